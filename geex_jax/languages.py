@@ -1,0 +1,109 @@
+"""The 23 programming languages of the paper's corpus: names, tag lines, extensions, shares.
+
+Tag lines are exactly the official ones: `!language: Fortran` and `<!--language: HTML-->` have
+no space after the comment sign.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+from geex_jax.errors import GeexError, did_you_mean
+
+
+@dataclasses.dataclass(frozen=True)
+class Language:
+    """One programming language.
+
+    Attributes:
+      name: the paper's name, e.g. "C++".
+      tag: the line at the head of each segment, e.g. "// language: C++".
+      comment: the sign (or pair of signs) that opens a comment line.
+      extensions: file extensions in lower case, with the dot; the first is the usual one.
+      corpus_tokens: billions of tokens in the paper's corpus of 158.7.
+      aliases: other names that users write, in lower case.
+      interpreters: programs that a shebang line names.
+      filenames: whole file names that tell the language.
+    """
+
+    name: str
+    tag: str
+    comment: tuple[str, ...]
+    extensions: tuple[str, ...]
+    corpus_tokens: float
+    aliases: tuple[str, ...] = ()
+    interpreters: tuple[str, ...] = ()
+    filenames: tuple[str, ...] = ()
+
+    @property
+    def slug(self) -> str:
+        """A name for files: lower-case letters, digits and underscores."""
+        return self.name.lower().replace("+", "p").replace("#", "sharp").replace("-", "_")
+
+
+def _slashes(name: str) -> tuple[str, tuple[str, ...]]:
+    return f"// language: {name}", ("//",)
+
+
+def _hashes(name: str) -> tuple[str, tuple[str, ...]]:
+    return f"# language: {name}", ("#",)
+
+
+LANGUAGES: tuple[Language, ...] = (
+    Language("C++", *_slashes("C++"), (".cpp", ".cc", ".cxx", ".hpp", ".hh", ".hxx", ".ipp",
+             ".tcc", ".c++", ".h++", ".inl"), 45.2283, ("cpp", "cxx", "cc")),
+    Language("Python", *_hashes("Python"), (".py", ".pyi", ".pyw"), 42.3250, ("py", "python3"),
+             ("python", "pypy")),
+    Language("Java", *_slashes("Java"), (".java",), 25.3667),
+    Language("JavaScript", *_slashes("JavaScript"), (".js", ".mjs", ".cjs", ".jsx"), 11.3165,
+             ("js", "node"), ("node", "nodejs")),
+    Language("C", *_slashes("C"), (".c", ".h"), 10.6590, ("h",)),
+    Language("Go", *_slashes("Go"), (".go",), 7.4774, ("golang",)),
+    Language("HTML", "<!--language: HTML-->", ("<!--", "-->"), (".html", ".htm", ".xhtml"),
+             4.9355),
+    Language("Shell", *_hashes("Shell"), (".sh", ".bash", ".zsh", ".ksh"), 2.7498,
+             ("sh", "bash", "zsh"), ("sh", "bash", "dash", "ksh", "zsh"),
+             (".bashrc", ".profile", ".zshrc")),
+    Language("PHP", *_slashes("PHP"), (".php", ".phtml", ".php5"), 2.1698, (), ("php",)),
+    Language("CSS", "/* language: CSS */", ("/*", "*/"), (".css",), 1.5674),
+    Language("TypeScript", *_slashes("TypeScript"), (".ts", ".tsx", ".mts", ".cts"), 1.1667,
+             ("ts",), ("ts-node", "deno")),
+    Language("SQL", "-- language: SQL", ("--",), (".sql",), 1.1533),
+    Language("TeX", "% language: TeX", ("%",), (".tex", ".sty", ".cls", ".ltx", ".dtx"), 0.8257,
+             ("latex",)),
+    Language("Rust", *_slashes("Rust"), (".rs",), 0.5228, ("rs",)),
+    Language("Objective-C", *_slashes("Objective-C"), (".m",), 0.4526, ("objc", "objectivec")),
+    Language("Scala", *_slashes("Scala"), (".scala", ".sc"), 0.3786, (), ("scala",)),
+    Language("Kotlin", *_slashes("Kotlin"), (".kt", ".kts"), 0.1707, ("kt",)),
+    Language("Pascal", *_slashes("Pascal"), (".pas", ".dpr", ".lpr", ".pp"), 0.0839, ("delphi",)),
+    Language("Fortran", "!language: Fortran", ("!",), (".f90", ".f", ".f95", ".f03", ".f08",
+             ".for", ".ftn", ".f77"), 0.0770),
+    Language("R", *_hashes("R"), (".r",), 0.0447, (), ("rscript",)),
+    Language("Cuda", *_slashes("Cuda"), (".cu", ".cuh"), 0.0223),
+    Language("C#", *_slashes("C#"), (".cs", ".csx"), 0.0218, ("csharp", "cs")),
+    Language("Objective-C++", *_slashes("Objective-C++"), (".mm",), 0.0014, ("objcpp", "objc++")),
+)  # fmt: skip
+
+
+@functools.cache
+def _by_name() -> dict[str, Language]:
+    return {
+        word.lower(): language
+        for language in LANGUAGES
+        for word in (language.name, language.slug, *language.aliases)
+    }
+
+
+def get(name: str) -> Language:
+    """Returns the language of that name or alias, in any case.
+
+    Raises:
+      GeexError: no such language; the message names the closest one.
+    """
+    try:
+        return _by_name()[name.strip().lower()]
+    except KeyError:
+        raise GeexError(
+            f"unknown language {name!r}", did_you_mean(name, [x.name for x in LANGUAGES])
+        ) from None

@@ -1,0 +1,62 @@
+"""Installs geex_jax and the command `geex`."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "geex_jax/version.py").read_text())[1]
+
+# Lower ends are tested by `.ci/run lowest`, upper ends by `.ci/run` on the day of the release.
+REQUIREMENTS = [
+    "jax>=0.8.0",
+    "flax>=0.12.0",
+    "optax>=0.2.6",
+    "orbax-checkpoint>=0.11.30",
+    "chex>=0.1.90",
+    "ml-collections>=1.1.0",
+    "numpy>=2.0",
+    "sentencepiece>=0.2.0",
+    "tiktoken>=0.9.0",
+    "tokenizers>=0.21",
+    "grain>=0.2.14",
+    "array-record>=0.8.1",
+    "tensorboardX>=2.6.2",
+    "matplotlib>=3.9",
+    "absl-py>=2.1",
+    "huggingface-hub>=0.26",
+]
+
+setup(
+    name="geex-jax",
+    version=VERSION,
+    description="Train, evaluate, quantize and serve multilingual code models on TPUs, in JAX",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["geex_jax", "geex_jax.*"]),
+    install_requires=REQUIREMENTS,
+    extras_require={
+        "tpu": ["jax[tpu]>=0.8.0"],
+        "gpu": ["jax[cuda12]>=0.8.0"],
+        "convert": ["torch>=2.6", "transformers>=4.57", "safetensors>=0.5"],
+        "wandb": ["wandb>=0.19"],
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "hypothesis>=6.120",
+            "psutil>=6",
+            "ruff==0.17.6",
+            "pyright==1.1.414",
+        ],
+    },
+    entry_points={"console_scripts": ["geex=geex_jax.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+    ],
+)
