@@ -1,0 +1,1 @@
+"""Multilingual code models in JAX: CodeGeeX and its rivals."""

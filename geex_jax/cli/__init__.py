@@ -38,6 +38,7 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose complaints name the nearest flag that exists."""
 
     def error(self, message: str) -> NoReturn:
+        """Raises GeexError instead of printing the usage and leaving."""
         found = re.match(r"unrecognized arguments: (.*)", message)
         if found:
             word = next((w for w in found[1].split() if w.startswith("-")), found[1].split()[0])
