@@ -1,0 +1,155 @@
+"""Linear, norms, activations, positions: the small parts of a block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from geex_jax.models.config import ModelConfig
+
+Initializer = Callable[..., jax.Array]
+
+
+def fast_gelu(x: jax.Array) -> jax.Array:
+    """x * sigmoid(1.702 x), which the official FastGELU expression equals algebraically."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "fast_gelu": fast_gelu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+}
+
+
+def unpack_int4(packed: jax.Array) -> jax.Array:
+    """uint8 [..., out, in/2] to int8 [..., out, in]; the even column is the high nibble."""
+    signed = packed.astype(jnp.int8)
+    high = jnp.right_shift(signed, 4)  # arithmetic: keeps the sign
+    low = jnp.right_shift(jnp.left_shift(signed, 4), 4)
+    return jnp.stack([high, low], axis=-1).reshape(*packed.shape[:-1], -1)
+
+
+class Linear(nn.Module):
+    """y = x W + b, with a float kernel [in, out] or a quantized one.
+
+    If the parameters hold `kernel_int8` [out, in] (or `kernel_int4` [out, in/2]) and
+    `kernel_scale` [out], y = (x Q^T) * scale + b: the stored weights stay 8 (or 4) bits wide and
+    the scale is applied to the result, in float32.
+    """
+
+    features: int
+    config: ModelConfig
+    use_bias: bool = True
+    kernel_init: Initializer = nn.initializers.normal(0.02)
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x [..., in] in any float type; returns [..., features] in the compute dtype."""
+        dtype = jnp.dtype(self.config.dtype)
+        param_dtype = jnp.dtype(self.config.param_dtype)
+        x = x.astype(dtype)
+        if self.has_variable("params", "kernel_scale"):
+            y = self._quantized(x)
+        else:
+            shape = (x.shape[-1], self.features)
+            kernel = self.param("kernel", self.kernel_init, shape, param_dtype)
+            y = jnp.einsum("...i,io->...o", x, kernel.astype(dtype))
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), param_dtype)
+            y = y + bias.astype(dtype)
+        return y
+
+    def _quantized(self, x: jax.Array) -> jax.Array:
+        if self.has_variable("params", "kernel_int8"):
+            kernel = self.get_variable("params", "kernel_int8")
+        else:
+            kernel = unpack_int4(self.get_variable("params", "kernel_int4"))
+        scale = self.get_variable("params", "kernel_scale").astype(jnp.float32)
+        y = jnp.einsum(
+            "...i,oi->...o", x, kernel.astype(x.dtype), preferred_element_type=jnp.float32
+        )
+        return (y * scale).astype(x.dtype)
+
+
+def norm(config: ModelConfig, name: str | None = None) -> nn.LayerNorm | nn.RMSNorm:
+    """The config's normalization: computed in float32, cast to the compute dtype by its user."""
+    dtype = jnp.dtype(config.param_dtype)
+    if config.norm == "rmsnorm":
+        return nn.RMSNorm(config.norm_eps, jnp.float32, dtype, name=name)
+    # The fast variance E[x^2] - E[x]^2 loses digits that the reference keeps.
+    return nn.LayerNorm(config.norm_eps, jnp.float32, dtype, use_fast_variance=False, name=name)
+
+
+def dropout(module: nn.Module, config: ModelConfig) -> Callable[[jax.Array], jax.Array]:
+    """Dropout at the config's rate if the caller gave a "dropout" rng, else the identity.
+
+    To be called inside a compact method of `module`, whose child it becomes.
+    """
+    if config.dropout and module.has_rng("dropout"):
+        return nn.Dropout(config.dropout, deterministic=False)
+    return lambda x: x
+
+
+class MLP(nn.Module):
+    """down(act(up x)), or down(act(gate x) * up x) when gated."""
+
+    config: ModelConfig
+    down_init: Initializer
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """X [B, T, D] to [B, T, D]."""
+        config = self.config
+        act = ACTIVATIONS[config.activation]
+        bias = config.mlp_bias
+        up = Linear(config.d_ff, config, bias, name="up")(x)
+        if config.gated_mlp:
+            hidden = act(Linear(config.d_ff, config, bias, name="gate")(x)) * up
+        else:
+            hidden = act(up)
+        hidden = nn.with_logical_constraint(hidden, ("batch", "length", "mlp"))
+        return Linear(config.d_model, config, bias, self.down_init, name="down")(hidden)
+
+
+def rotary_tables(config: ModelConfig, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Cosine and sine [B, T, rotated/2] in float32 for positions int32 [B, T]."""
+    exponent = jnp.arange(0, config.rotated, 2, dtype=jnp.float32) / config.rotated
+    frequency = 1.0 / config.rotary_theta**exponent
+    angle = positions[..., None].astype(jnp.float32) / config.rotary_factor * frequency
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def rotate(config: ModelConfig, x: jax.Array, tables: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Turns the first `rotated` elements of each head of x [B, T, heads, head_width].
+
+    "interleaved" pairs elements (0, 1), (2, 3), ...; "half" pairs i with i + rotated/2.
+    """
+    cos, sin = (t[:, :, None, :] for t in tables)
+    turned, rest = jnp.split(x, [config.rotated], axis=-1)
+    turned = turned.astype(jnp.float32)
+    if config.rotary_style == "interleaved":
+        a, b = turned[..., 0::2], turned[..., 1::2]
+        pair = jnp.stack([a * cos - b * sin, b * cos + a * sin], axis=-1).reshape(turned.shape)
+    else:
+        a, b = jnp.split(turned, 2, axis=-1)
+        pair = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+    return jnp.concatenate([pair.astype(x.dtype), rest], axis=-1)
+
+
+def sinusoid(positions: jax.Array, width: int) -> jax.Array:
+    """Position vectors [B, T, width] as [sin | cos] halves, exponent step log(10000)/(width/2-1).
+
+    Source: XGLM (InCoder), which computes them and stores none.
+    """
+    half = width // 2
+    step = jnp.log(10000.0) / (half - 1)
+    frequency = jnp.exp(-step * jnp.arange(half, dtype=jnp.float32))
+    angle = positions[..., None].astype(jnp.float32) * frequency
+    table = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+    return jnp.pad(table, ((0, 0), (0, 0), (0, width - 2 * half)))
