@@ -1,0 +1,63 @@
+"""Meshes: from the numbers of a config to devices, and the context in which programs trace."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import flax.linen as nn
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding
+
+from geex_jax.errors import GeexError, did_you_mean
+from geex_jax.parallel.rules import ACTIVATION_RULES, AXES, BATCH
+
+
+def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Builds a mesh over the axes `data`, `fsdp`, `tensor`.
+
+    Args:
+      sizes: size of each axis; absent ones are 1, and one may be -1: all remaining devices.
+      devices: the devices to use; all of them by default. If no size is -1 and the product is
+        smaller, only the first ones are used.
+
+    Raises:
+      GeexError: an unknown axis, or sizes that do not fit the devices.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    for name in sizes:
+        if name not in AXES:
+            raise GeexError(f"unknown mesh axis {name!r}", did_you_mean(name, AXES))
+    shape = [int(sizes.get(name, 1)) for name in AXES]
+    if shape.count(-1) > 1 or any(n < 1 and n != -1 for n in shape):
+        raise GeexError(f"mesh sizes {dict(sizes)}", "give positive sizes, at most one of them -1")
+    known = math.prod(n for n in shape if n != -1)
+    if known > len(devices) or (-1 in shape and len(devices) % known):
+        raise GeexError(
+            f"a mesh of {dict(zip(AXES, shape, strict=True))} does not fit {len(devices)} devices",
+            "change mesh.data, mesh.fsdp or mesh.tensor",
+        )
+    shape = [len(devices) // known if n == -1 else n for n in shape]
+    used = devices[: math.prod(shape)]
+    return jax.make_mesh(tuple(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=used)
+
+
+@contextlib.contextmanager
+def use_mesh(mesh: Mesh) -> Iterator[Mesh]:
+    """Makes the model's logical axis names mean axes of this mesh while programs are traced.
+
+    Both halves are needed: without `jax.set_mesh` flax drops every constraint in silence.
+    """
+    with jax.set_mesh(mesh), nn.logical_axis_rules(ACTIVATION_RULES):
+        yield mesh
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows of a batch spread over `data` and `fsdp`."""
+    return NamedSharding(mesh, BATCH)
+
+
+def batch_ways(mesh: Mesh) -> int:
+    """Into how many parts a batch is split."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]

@@ -1,0 +1,92 @@
+"""The one table from parameter paths and logical axes to the mesh.
+
+Mesh axes: `data` repeats everything, `fsdp` splits parameters, gradients and optimizer state
+along with the batch (ZeRO-3), `tensor` splits heads, MLP width and vocabulary (Megatron).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from geex_jax.errors import GeexError
+
+AXES = ("data", "fsdp", "tensor")
+
+# Activations: the logical axis names that the model writes -> mesh axes.
+ACTIVATION_RULES: tuple[tuple[str, Any], ...] = (
+    ("batch", ("data", "fsdp")),
+    ("length", None),
+    ("embed", None),
+    ("heads", "tensor"),
+    ("mlp", "tensor"),
+    ("vocab", "tensor"),
+)
+
+# Parameters: the end of the path -> axes of the last dimensions; leading (stacked) ones are whole.
+# Optimizer moments have the same path ends, so they follow their parameter.
+PARAMETER_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    (r"embedding/tokens", ("tensor", "fsdp")),
+    (r"(embedding|top_query)/positions", (None, "fsdp")),
+    (r"_norm/(scale|bias)", (None,)),
+    (r"(query|key|value|gate|up|head)/kernel", ("fsdp", "tensor")),
+    (r"(query|key|value|gate|up)/kernel_int[48]", ("tensor", "fsdp")),
+    (r"(query|key|value|gate|up|head)/(bias|kernel_scale)", ("tensor",)),
+    (r"(output|down)/kernel", ("tensor", "fsdp")),
+    (r"(output|down)/kernel_int[48]", ("fsdp", "tensor")),
+    (r"(output|down)/(bias|kernel_scale)", (None,)),
+)
+
+BATCH = PartitionSpec(("data", "fsdp"))
+
+
+def path_of(key_path: tuple[Any, ...]) -> str:
+    """A jax key path as "a/b/c"."""
+    return "/".join(
+        str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in key_path
+    )
+
+
+def partition_spec(path: str, ndim: int) -> PartitionSpec:
+    """The PartitionSpec of the parameter (or optimizer leaf) at `path`.
+
+    Raises:
+      GeexError: no rule matches. There is no catch-all: a parameter nobody thought of is an error.
+    """
+    if ndim == 0:
+        return PartitionSpec()
+    for pattern, axes in PARAMETER_RULES:
+        if re.search(f"(^|/){pattern}$" if not pattern.startswith("_") else f"{pattern}$", path):
+            return PartitionSpec(*[None] * (ndim - len(axes)), *axes)
+    raise GeexError(f"no sharding rule for parameter {path}", "add one to parallel/rules.py")
+
+
+def shardings(mesh: Mesh, tree: Any, replicated: tuple[str, ...] = ()) -> Any:
+    """NamedShardings for a tree of parameters or a whole training state.
+
+    Args:
+      mesh: the target mesh, with the axes of `AXES`.
+      tree: arrays or ShapeDtypeStructs.
+      replicated: path prefixes of small leaves that are not parameters.
+
+    Raises:
+      GeexError: no rule for a leaf, or a dimension that its mesh axis does not divide.
+    """
+
+    def one(key_path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        path = path_of(key_path)
+        if path.startswith(replicated):
+            return NamedSharding(mesh, PartitionSpec())
+        spec = partition_spec(path, leaf.ndim)
+        for size, axis in zip(leaf.shape, spec, strict=True) if spec else ():
+            if axis and size % mesh.shape[axis]:
+                raise GeexError(
+                    f"{path} {leaf.shape} does not divide over mesh axis {axis}={mesh.shape[axis]}",
+                    f"choose a size of {axis} that divides {size}",
+                )
+        return NamedSharding(mesh, spec)
+
+    return jax.tree_util.tree_map_with_path(one, tree)

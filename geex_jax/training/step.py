@@ -1,0 +1,221 @@
+"""One pure function: `train_step(state, batch) -> (state, metrics)`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from geex_jax.errors import GeexError
+from geex_jax.models import Transformer
+from geex_jax.parallel import batch_sharding, shardings, use_mesh
+from geex_jax.training.loss import Batch, loss_fn
+
+
+@dataclasses.dataclass(frozen=True)
+class StepConfig:
+    """What one step does besides the model and the optimizer.
+
+    Attributes:
+      accumulate: the batch is cut into this many parts, run one after the other.
+      loss_chunk: positions of a row whose logits exist at a time.
+      skip_sigma: a step is skipped when its loss or gradient norm lies more than this many
+        standard deviations above the mean of the last `skip_window` good steps, or is not
+        finite. 0 skips only what is not finite.
+      skip_window: steps that the mean is taken over; no spike is seen before half of them.
+    """
+
+    accumulate: int = 1
+    loss_chunk: int = 512
+    skip_sigma: float = 6.0
+    skip_window: int = 128
+
+    def __post_init__(self):
+        if self.accumulate < 1 or self.loss_chunk < 1 or self.skip_window < 2:
+            raise GeexError(f"{self}", "accumulate and loss_chunk >= 1, skip_window >= 2")
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that a step changes, and (static) how it changes it.
+
+    Attributes:
+      step: int32 [], steps taken, skipped ones included.
+      skipped: int32 [], steps skipped.
+      params, opt_state: trees.
+      history: float32 [2, skip_window], loss and gradient norm of the last good steps.
+      good: int32 [], good steps taken.
+      seed: int32 [], of dropout.
+      model, optimizer, config: static.
+    """
+
+    step: jax.Array
+    skipped: jax.Array
+    params: Any
+    opt_state: Any
+    history: jax.Array
+    good: jax.Array
+    seed: jax.Array
+    model: Transformer = flax.struct.field(pytree_node=False)
+    optimizer: optax.GradientTransformation = flax.struct.field(pytree_node=False)
+    config: StepConfig = flax.struct.field(pytree_node=False)
+
+
+REPLICATED = ("step", "skipped", "history", "good", "seed")
+
+
+def init_state(
+    model: Transformer,
+    optimizer: optax.GradientTransformation,
+    seed: int = 0,
+    config: StepConfig | None = None,
+    params: Any = None,
+) -> TrainState:
+    """A state at step 0, with fresh parameters unless some are given."""
+    config = config or StepConfig()
+    if params is None:
+        tokens = jnp.zeros((1, 1), jnp.int32)
+        params = model.init(jax.random.key(seed), tokens)["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        skipped=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=optimizer.init(params),
+        history=jnp.zeros((2, config.skip_window), jnp.float32),
+        good=jnp.zeros((), jnp.int32),
+        seed=jnp.asarray(seed, jnp.int32),
+        model=model,
+        optimizer=optimizer,
+        config=config,
+    )
+
+
+def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Takes one optimizer step. Pure: jit it as it is, or through `jit_train_step`.
+
+    Args:
+      state: from `init_state`.
+      batch: see `loss_fn`; B must be a multiple of `config.accumulate`.
+
+    Returns:
+      The new state and the metrics, all float32 []: `loss` (nats per token), `tokens` (that
+      counted), `grad_norm` (before clipping), `param_norm`, `skipped` (1 if this step was),
+      `not_finite`, `limit` (of the loss, infinite before the window is half full).
+    """
+    loss, tokens, grads = _gradients(state, batch)
+    grad_norm = optax.global_norm(grads)
+    observed = jnp.stack([loss, grad_norm])
+    limit = _limits(state)
+    finite = jnp.all(jnp.isfinite(observed))
+    skip = ~finite | jnp.any(observed > limit)
+
+    updates, opt_state = state.optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    slot = state.good % state.config.skip_window
+
+    def keep(new, old):
+        return jax.tree.map(lambda n, o: jnp.where(skip, o, n), new, old)
+
+    new = dataclasses.replace(
+        state,
+        step=state.step + 1,
+        skipped=state.skipped + skip,
+        params=keep(params, state.params),
+        opt_state=keep(opt_state, state.opt_state),
+        history=keep(state.history.at[:, slot].set(observed), state.history),
+        good=state.good + ~skip,
+    )
+    metrics = {
+        "loss": loss,
+        "tokens": tokens,
+        "grad_norm": grad_norm,
+        "param_norm": optax.global_norm(new.params),
+        "skipped": skip.astype(jnp.float32),
+        "not_finite": (~finite).astype(jnp.float32),
+        "limit": limit[0],
+    }
+    return new, metrics
+
+
+def _limits(state: TrainState) -> jax.Array:
+    # [2]: mean + sigma * std of loss and gradient norm over the window, once it is half full.
+    window, sigma = state.config.skip_window, state.config.skip_sigma
+    filled = jnp.minimum(state.good, window)
+    valid = jnp.arange(window) < filled
+    count = jnp.maximum(filled, 1)
+    mean = jnp.sum(state.history * valid, axis=1) / count
+    var = jnp.sum(jnp.square(state.history - mean[:, None]) * valid, axis=1) / count
+    # A flat window would make every wiggle a spike: at least 5 % of the mean counts as one sigma.
+    limit = mean + sigma * jnp.maximum(jnp.sqrt(var), 0.05 * mean)
+    return jnp.where((filled * 2 >= window) & (sigma > 0), limit, jnp.inf)
+
+
+def _gradients(state: TrainState, batch: Batch) -> tuple[jax.Array, jax.Array, Any]:
+    config, model = state.config, state.model
+    tokens = jnp.sum(batch["loss_mask"])
+    weights = batch["loss_mask"] / jnp.maximum(tokens, 1.0)
+    key = None
+    if model.config.dropout:
+        key = jax.random.fold_in(jax.random.key(state.seed), state.step)
+    run = functools.partial(loss_fn, model=model, chunk=config.loss_chunk)
+    gradient = jax.value_and_grad(run, has_aux=True)
+
+    if config.accumulate == 1:
+        (loss, _), grads = gradient(state.params, batch, weights=weights, dropout_key=key)
+        return loss, tokens, grads
+
+    rows = batch["tokens"].shape[0]
+    if rows % config.accumulate:
+        raise GeexError(
+            f"a batch of {rows} rows does not divide into {config.accumulate} parts",
+            "change train.batch_size or train.accumulate",
+        )
+
+    def split(x):  # row i goes to part i % accumulate, so that every device has its share of each
+        return jnp.moveaxis(
+            x.reshape(rows // config.accumulate, config.accumulate, *x.shape[1:]), 1, 0
+        )
+
+    def body(carry, xs):
+        index, part, part_weights = xs
+        part_key = None if key is None else jax.random.fold_in(key, index)
+        (loss, _), grads = gradient(state.params, part, weights=part_weights, dropout_key=part_key)
+        return (carry[0] + loss, jax.tree.map(jnp.add, carry[1], grads)), None
+
+    rowwise = {k: v for k, v in batch.items() if v.shape[:1] == (rows,)}
+    start = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
+    indices = jnp.arange(config.accumulate)
+    xs = (indices, jax.tree.map(split, rowwise), split(weights))
+    (loss, grads), _ = jax.lax.scan(body, start, xs)
+    return loss, tokens, grads
+
+
+def state_shardings(mesh: jax.sharding.Mesh, state: TrainState) -> TrainState:
+    """Where each leaf of the state lies on the mesh."""
+    return shardings(mesh, state, REPLICATED)
+
+
+def sharded_init(mesh: jax.sharding.Mesh, make: Any) -> TrainState:
+    """Runs `make() -> TrainState` so that every leaf is born in its place on the mesh."""
+    with use_mesh(mesh):
+        out = state_shardings(mesh, jax.eval_shape(make))
+        return jax.jit(make, out_shardings=out)()
+
+
+def jit_train_step(mesh: jax.sharding.Mesh, state: TrainState) -> Any:
+    """`train_step` jitted over the mesh: state donated, shardings of the state kept.
+
+    Call the result, or `.lower(...)` it, inside `use_mesh(mesh)`.
+    """
+    place = state_shardings(mesh, state)
+    return jax.jit(
+        train_step,
+        in_shardings=(place, batch_sharding(mesh)),
+        out_shardings=(place, None),
+        donate_argnums=0,
+    )
