@@ -23,8 +23,8 @@ class Language:
       extensions: file extensions in lower case, with the dot; the first is the usual one.
       corpus_tokens: billions of tokens in the paper's corpus of 158.7.
       aliases: other names that users write, in lower case.
-      interpreters: programs that a shebang line names.
-      filenames: whole file names that tell the language.
+      interpreters: programs that a shebang line names, in lower case without a version.
+      filenames: whole file names that tell the language, in lower case.
     """
 
     name: str
@@ -52,36 +52,39 @@ def _hashes(name: str) -> tuple[str, tuple[str, ...]]:
 
 LANGUAGES: tuple[Language, ...] = (
     Language("C++", *_slashes("C++"), (".cpp", ".cc", ".cxx", ".hpp", ".hh", ".hxx", ".ipp",
-             ".tcc", ".c++", ".h++", ".inl"), 45.2283, ("cpp", "cxx", "cc")),
+             ".tcc", ".c++", ".h++", ".inl"), 45.2283, ("cpp", "cxx", "cc"), ("cling",)),
     Language("Python", *_hashes("Python"), (".py", ".pyi", ".pyw"), 42.3250, ("py", "python3"),
-             ("python", "pypy")),
-    Language("Java", *_slashes("Java"), (".java",), 25.3667),
+             ("python", "pypy"), ("sconstruct", "sconscript", "wscript")),
+    Language("Java", *_slashes("Java"), (".java",), 25.3667, (), ("java",)),
     Language("JavaScript", *_slashes("JavaScript"), (".js", ".mjs", ".cjs", ".jsx"), 11.3165,
              ("js", "node"), ("node", "nodejs")),
-    Language("C", *_slashes("C"), (".c", ".h"), 10.6590, ("h",)),
-    Language("Go", *_slashes("Go"), (".go",), 7.4774, ("golang",)),
+    Language("C", *_slashes("C"), (".c", ".h"), 10.6590, ("h",), ("tcc",)),
+    Language("Go", *_slashes("Go"), (".go",), 7.4774, ("golang",), ("gorun",)),
     Language("HTML", "<!--language: HTML-->", ("<!--", "-->"), (".html", ".htm", ".xhtml"),
              4.9355),
     Language("Shell", *_hashes("Shell"), (".sh", ".bash", ".zsh", ".ksh"), 2.7498,
              ("sh", "bash", "zsh"), ("sh", "bash", "dash", "ksh", "zsh"),
-             (".bashrc", ".profile", ".zshrc")),
+             (".bashrc", ".bash_profile", ".bash_aliases", ".profile", ".zshrc", ".zprofile")),
     Language("PHP", *_slashes("PHP"), (".php", ".phtml", ".php5"), 2.1698, (), ("php",)),
     Language("CSS", "/* language: CSS */", ("/*", "*/"), (".css",), 1.5674),
     Language("TypeScript", *_slashes("TypeScript"), (".ts", ".tsx", ".mts", ".cts"), 1.1667,
-             ("ts",), ("ts-node", "deno")),
+             ("ts",), ("ts-node", "deno", "tsx")),
     Language("SQL", "-- language: SQL", ("--",), (".sql",), 1.1533),
     Language("TeX", "% language: TeX", ("%",), (".tex", ".sty", ".cls", ".ltx", ".dtx"), 0.8257,
              ("latex",)),
-    Language("Rust", *_slashes("Rust"), (".rs",), 0.5228, ("rs",)),
+    Language("Rust", *_slashes("Rust"), (".rs",), 0.5228, ("rs",), ("rust-script",)),
     Language("Objective-C", *_slashes("Objective-C"), (".m",), 0.4526, ("objc", "objectivec")),
-    Language("Scala", *_slashes("Scala"), (".scala", ".sc"), 0.3786, (), ("scala",)),
-    Language("Kotlin", *_slashes("Kotlin"), (".kt", ".kts"), 0.1707, ("kt",)),
-    Language("Pascal", *_slashes("Pascal"), (".pas", ".dpr", ".lpr", ".pp"), 0.0839, ("delphi",)),
+    Language("Scala", *_slashes("Scala"), (".scala", ".sc"), 0.3786, (), ("scala", "amm")),
+    Language("Kotlin", *_slashes("Kotlin"), (".kt", ".kts"), 0.1707, ("kt",),
+             ("kotlin", "kotlinc", "kscript")),
+    Language("Pascal", *_slashes("Pascal"), (".pas", ".dpr", ".lpr", ".pp"), 0.0839, ("delphi",),
+             ("instantfpc",)),
     Language("Fortran", "!language: Fortran", ("!",), (".f90", ".f", ".f95", ".f03", ".f08",
              ".for", ".ftn", ".f77"), 0.0770),
     Language("R", *_hashes("R"), (".r",), 0.0447, (), ("rscript",)),
     Language("Cuda", *_slashes("Cuda"), (".cu", ".cuh"), 0.0223),
-    Language("C#", *_slashes("C#"), (".cs", ".csx"), 0.0218, ("csharp", "cs")),
+    Language("C#", *_slashes("C#"), (".cs", ".csx"), 0.0218, ("csharp", "cs"),
+             ("dotnet-script", "csharp")),
     Language("Objective-C++", *_slashes("Objective-C++"), (".mm",), 0.0014, ("objcpp", "objc++")),
 )  # fmt: skip
 

@@ -1,0 +1,174 @@
+"""Rows to batches, and the finite pass over a split that evaluation makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from geex_jax import files
+from geex_jax.data import manifest as manifests
+from geex_jax.data import records
+from geex_jax.data.manifest import Manifest
+from geex_jax.data.records import Row
+from geex_jax.errors import GeexError
+
+Batch = dict[str, np.ndarray]
+_READ_ROWS = 256
+
+
+def make_batch(rows: Sequence[Row]) -> Batch:
+    """Returns the batch of some rows of the same length.
+
+    `tokens`, `targets`, `positions`, `segment_ids` int32 [B, S]; `loss_mask` float32 [B, S], 0 on
+    padding and where the target is the first token of the next segment; `language` int32 [B].
+    """
+    count, length = len(rows), len(rows[0].tokens)
+    tokens = np.empty((count, length), np.int32)
+    for i, row in enumerate(rows):
+        tokens[i] = row.tokens
+    columns = np.arange(length, dtype=np.int32)
+    used = np.array([row.used for row in rows], np.int32)
+    filled = columns < used[:, None]
+    first = np.zeros((count, length), bool)
+    of_row = np.repeat(np.arange(count), [len(row.starts) for row in rows])
+    first[of_row, np.concatenate([row.starts for row in rows]).astype(np.int64)] = True
+    segments = np.cumsum(first, axis=1, dtype=np.int32) * filled
+    begins = np.maximum.accumulate(np.where(first, columns, 0), axis=1)
+    positions = (columns - begins) * filled
+    same = (segments[:, :-1] == segments[:, 1:]) & filled[:, 1:]
+    return {
+        "tokens": tokens[:, :-1],
+        "targets": tokens[:, 1:],
+        "positions": positions[:, :-1].astype(np.int32, copy=False),
+        "segment_ids": segments[:, :-1],
+        "loss_mask": same.astype(np.float32),
+        "language": np.array([row.language for row in rows], np.int32),
+    }
+
+
+def padding_row(length: int, language: int, pad_id: int) -> Row:
+    """Returns a row of nothing but padding."""
+    return Row(np.full(length, pad_id, np.int32), np.zeros(0, np.int64), 0, language)
+
+
+def local_rows(batch_size: int, process_index: int, process_count: int) -> range:
+    """Returns which rows of a global batch belong to this process.
+
+    Raises:
+      GeexError: the batch cannot be shared out evenly.
+    """
+    if batch_size < 1 or process_count < 1 or not 0 <= process_index < process_count:
+        raise GeexError(
+            f"no batch of {batch_size} rows for process {process_index} of {process_count}",
+            "give a positive batch size and a process index below the process count",
+        )
+    if batch_size % process_count:
+        raise GeexError(
+            f"batch size {batch_size} does not divide by {process_count} processes",
+            f"use {batch_size // process_count * process_count + process_count}",
+        )
+    share = batch_size // process_count
+    return range(process_index * share, (process_index + 1) * share)
+
+
+def check_split(manifest: Manifest, folder: files.Path, split: str) -> list[str]:
+    """Returns the names of the languages that have rows in the split, in index order.
+
+    Raises:
+      GeexError: no such split, no rows in it, or a shard is missing.
+    """
+    if split not in manifest.splits:
+        raise GeexError(f"unknown split {split!r}", f"use {' or '.join(manifest.splits)}")
+    amounts = manifest.splits[split]
+    names = [x.name for x in manifest.languages if x.name in amounts and amounts[x.name].rows]
+    if not names:
+        raise GeexError(
+            f"{folder} has no rows in its {split} split",
+            "prepare more input, or another --validation-fraction",
+        )
+    for name in names:
+        for path in manifest.shard_paths(folder, split, name):
+            if not path.is_file():
+                raise GeexError(f"shard {path} is missing", "run geex prepare --overwrite again")
+    return names
+
+
+def check_rows(count: int, manifest: Manifest, split: str, name: str) -> None:
+    """Raises GeexError when the shards of a language hold another number of rows than said."""
+    expected = manifest.amount(split, name).rows
+    if count != expected:
+        raise GeexError(
+            f"the {split} shards of {name} hold {count} rows, the manifest says {expected}",
+            "run geex prepare --overwrite again",
+        )
+
+
+def read_rows(folder: files.Path, split: str, name: str) -> Iterator[Row]:
+    """Yields the rows of one language of a split, in order, a few at a time in memory."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    manifest = manifests.load(folder)
+    check_split(manifest, folder, split)
+    total = 0
+    for path in manifest.shard_paths(folder, split, name):
+        try:
+            reader = ArrayRecordReader(str(path), "")
+            count = reader.num_records()
+        except (RuntimeError, ValueError) as error:
+            why = " ".join(str(error).split())
+            raise GeexError(
+                f"cannot read {path} ({why})", "run geex prepare --overwrite again"
+            ) from None
+        for start in range(0, count, _READ_ROWS):
+            for data in reader.read(start, min(start + _READ_ROWS, count)):
+                yield records.decode_row(data)
+        total += count
+        reader.close()
+    check_rows(total, manifest, split, name)
+
+
+def eval_batches(
+    folder: files.Path,
+    split: str,
+    batch_size: int,
+    *,
+    max_batches_per_language: int | None = None,
+    languages: Sequence[str] = (),
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """Yields this process's part of one unshuffled pass over a split.
+
+    Each batch holds rows of one language; a language's last batch is filled up with rows of
+    padding (`segment_ids` and `loss_mask` 0). Every process yields the same number of batches.
+
+    Args:
+      folder: prepared data.
+      split: "train" or "validation".
+      batch_size: rows in a batch over all processes.
+      max_batches_per_language: stop early in each language.
+      languages: names of the languages to visit; empty for all that have rows.
+      process_index: which process this is.
+      process_count: how many there are.
+    """
+    manifest = manifests.load(folder)
+    mine = local_rows(batch_size, process_index, process_count)
+    wanted = {manifest.language_index(name) for name in languages}
+    for name in check_split(manifest, folder, split):
+        index = manifest.language_index(name)
+        if wanted and index not in wanted:
+            continue
+        empty = padding_row(manifest.seq_len + 1, index, manifest.tokenizer.pad_id)
+        rows: list[Row] = []
+        made = 0
+        for row in read_rows(folder, split, name):
+            rows.append(row)
+            if len(rows) == batch_size:
+                yield make_batch(rows[mine.start : mine.stop])
+                rows, made = [], made + 1
+                if made == max_batches_per_language:
+                    break
+        if rows and made != max_batches_per_language:
+            rows += [empty] * (batch_size - len(rows))
+            yield make_batch(rows[mine.start : mine.stop])

@@ -1,0 +1,214 @@
+"""The Grain loader: an endless, shuffled, weighted, resumable stream of batches.
+
+The global batch of step t is a pure function of (data, seed, mixture, batch size, t). How many
+processes share it, how far ahead it is read and how often it was stopped do not matter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from geex_jax import files
+from geex_jax.data import manifest as manifests
+from geex_jax.data import records
+from geex_jax.data.batches import Batch, check_rows, check_split, local_rows, make_batch
+from geex_jax.data.manifest import Manifest
+from geex_jax.errors import GeexError
+
+_STATE = 1
+_STEPS = 1 << 40  # for ever
+
+
+def make_loader(
+    folder: files.Path,
+    split: str = "train",
+    *,
+    batch_size: int,
+    seed: int = 0,
+    alpha: float = 1.0,
+    weights: Mapping[str, float] | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    shuffle: bool = True,
+    prefetch: int = 8,
+    threads: int = 4,
+) -> Loader:
+    """Opens prepared data for training.
+
+    Args:
+      folder: what `geex prepare` made.
+      split: "train" or "validation".
+      batch_size: rows in a step, over all processes.
+      seed: draws the order of rows, anew in each epoch of each language.
+      alpha: a language's share of the rows is p ~ (its share of the tokens)^alpha: 1 as the
+        data is, 0 the same for all, in between small languages are seen more often.
+      weights: language name to weight, in place of alpha; languages not named are left out.
+      process_index: which process this is.
+      process_count: how many processes share each batch.
+      shuffle: False reads each language's rows in stored order.
+      prefetch: batches read ahead; 0 reads in the calling thread.
+      threads: threads that read ahead.
+
+    Raises:
+      GeexError: no prepared data there, no rows, unknown languages, or a batch that does not
+        divide by the processes.
+    """
+    manifest = manifests.load(folder)
+    names = check_split(manifest, folder, split)
+    probabilities = mixture(manifest, split, names, alpha, weights)
+    mine = local_rows(batch_size, process_index, process_count)
+    return Loader(
+        folder, split, manifest, probabilities, batch_size, mine, seed, shuffle, prefetch, threads
+    )
+
+
+def mixture(
+    manifest: Manifest,
+    split: str,
+    names: list[str],
+    alpha: float = 1.0,
+    weights: Mapping[str, float] | None = None,
+) -> dict[str, float]:
+    """Returns language name to probability, for the languages whose probability is not 0."""
+    if weights is None:
+        total = manifest.total(split).tokens
+        raw = {name: (manifest.amount(split, name).tokens / total) ** alpha for name in names}
+    else:
+        raw = {manifest.languages[manifest.language_index(k)].name: v for k, v in weights.items()}
+        for name, weight in raw.items():
+            if weight < 0:
+                raise GeexError(f"the weight of {name} is negative", "use 0 to leave it out")
+            if weight and name not in names:
+                raise GeexError(
+                    f"{name} has no rows in the {split} split",
+                    f"weigh only languages that do: {', '.join(names)}",
+                )
+    positive = {name: weight for name, weight in raw.items() if weight > 0}
+    if not positive:
+        raise GeexError("all weights are 0", "give one language a positive weight")
+    return {name: positive[name] / sum(positive.values()) for name in names if name in positive}
+
+
+class Loader:
+    """An endless iterator of batches (see `make_batch`) with the rows of this process.
+
+    Attributes:
+      manifest: of the prepared data.
+      probabilities: language name to share of the rows.
+      batch_size: rows in a step, over all processes.
+      seq_len: tokens in a row of `tokens`.
+      rows: rows in the split, of the languages in the mixture.
+      tokens: tokens in them, padding left out.
+    """
+
+    def __init__(
+        self,
+        folder: files.Path,
+        split: str,
+        manifest: Manifest,
+        probabilities: dict[str, float],
+        batch_size: int,
+        mine: range,
+        seed: int,
+        shuffle: bool,
+        prefetch: int,
+        threads: int,
+    ):
+        import grain
+
+        self.manifest, self.probabilities = manifest, probabilities
+        self.split, self.seed, self.batch_size = split, seed, batch_size
+        self.seq_len = manifest.seq_len
+        self._mine, self._shuffle = mine, shuffle
+        amounts = {name: manifest.amount(split, name) for name in probabilities}
+        self.rows = sum(a.rows for a in amounts.values())
+        self.tokens = sum(a.tokens for a in amounts.values())
+        languages = [self._language(folder, name) for name in probabilities]
+        self._stream = grain.MapDataset.mix(languages, list(probabilities.values()))
+        self._steps = grain.MapDataset.range(_STEPS).map(self.batch)
+        self._options = grain.ReadOptions(
+            num_threads=threads if prefetch else 0, prefetch_buffer_size=prefetch
+        )
+        self._iterator = self._open()
+        self.step = 0
+
+    def _language(self, folder: files.Path, name: str) -> Any:
+        """Returns the endless dataset of one language's rows, as records."""
+        import grain
+
+        paths = [str(p) for p in self.manifest.shard_paths(folder, self.split, name)]
+        try:
+            source: Any = grain.sources.ArrayRecordDataSource(paths)
+            count = len(source)
+        except (RuntimeError, ValueError) as error:
+            why = " ".join(str(error).split())
+            raise GeexError(
+                f"cannot read the shards of {name} ({why})", "run geex prepare --overwrite again"
+            ) from None
+        check_rows(count, self.manifest, self.split, name)
+        rows = grain.MapDataset.source(source)
+        if self._shuffle:
+            digest = hashlib.sha256(f"{self.seed}:{name}".encode()).digest()
+            rows = rows.shuffle(seed=int.from_bytes(digest[:4], "little"))
+        return rows.repeat()
+
+    def _open(self) -> Any:
+        return iter(self._steps.to_iter_dataset(self._options))
+
+    def batch(self, step: int) -> Batch:
+        """Returns this process's rows of the batch of any step, without moving the iterator."""
+        first = step * self.batch_size
+        stream: Any = self._stream
+        return make_batch([records.decode_row(stream[first + i]) for i in self._mine])
+
+    def __iter__(self) -> Loader:
+        return self
+
+    def __next__(self) -> Batch:
+        batch = next(self._iterator)
+        self.step += 1
+        return batch
+
+    def epochs(self, step: int | None = None) -> dict[str, float]:
+        """Returns language name to how often its rows were seen before `step` (default: now)."""
+        rows = (self.step if step is None else step) * self.batch_size
+        return {
+            name: rows * p / self.manifest.amount(self.split, name).rows
+            for name, p in self.probabilities.items()
+        }
+
+    def _identity(self) -> dict[str, Any]:
+        mixture = json.dumps(self.probabilities, sort_keys=True)
+        return {
+            "version": _STATE,
+            "data": self.manifest.fingerprint,
+            "split": self.split,
+            "seed": self.seed,
+            "shuffle": self._shuffle,
+            "mixture": files.fingerprint(mixture),
+            "batch_size": self.batch_size,
+        }
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns where the stream stands, as JSON values; the same on all processes."""
+        return self._identity() | {"step": self.step, "grain": self._iterator.get_state()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on where `state` was saved, on any number of processes.
+
+        Raises:
+          GeexError: the state is of other data, or of another seed, mixture or batch size.
+        """
+        for key, value in self._identity().items():
+            if state.get(key) != value:
+                raise GeexError(
+                    f"the loader's state was saved with {key} {state.get(key)!r}, "
+                    f"this loader has {value!r}",
+                    "resume with the same data and settings, or start a new run",
+                )
+        self._iterator = self._open()
+        self._iterator.set_state(state["grain"])
+        self.step = int(state["step"])
