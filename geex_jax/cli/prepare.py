@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
     """Prepares the data and prints what became of it."""
     from geex_jax.data.config import PrepareConfig
     from geex_jax.data.filters import Filters
-    from geex_jax.data.prepare import prepare
+    from geex_jax.data.pipeline import prepare
     from geex_jax.data.summary import summary
 
     filters = Filters(

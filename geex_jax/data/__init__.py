@@ -6,7 +6,7 @@ from geex_jax.data.filters import Filters
 from geex_jax.data.loader import Loader, make_loader
 from geex_jax.data.manifest import Manifest
 from geex_jax.data.manifest import load as load_manifest
-from geex_jax.data.prepare import prepare
+from geex_jax.data.pipeline import prepare
 from geex_jax.data.texts import read_sources, sample_texts
 
 __all__ = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -38,10 +39,10 @@ def make_batch(rows: Sequence[Row]) -> Batch:
     positions = (columns - begins) * filled
     same = (segments[:, :-1] == segments[:, 1:]) & filled[:, 1:]
     return {
-        "tokens": tokens[:, :-1],
-        "targets": tokens[:, 1:],
-        "positions": positions[:, :-1].astype(np.int32, copy=False),
-        "segment_ids": segments[:, :-1],
+        "tokens": tokens[:, :-1].copy(),
+        "targets": tokens[:, 1:].copy(),
+        "positions": positions[:, :-1].astype(np.int32),
+        "segment_ids": segments[:, :-1].copy(),
         "loss_mask": same.astype(np.float32),
         "language": np.array([row.language for row in rows], np.int32),
     }
@@ -105,27 +106,38 @@ def check_rows(count: int, manifest: Manifest, split: str, name: str) -> None:
 
 
 def read_rows(folder: files.Path, split: str, name: str) -> Iterator[Row]:
-    """Yields the rows of one language of a split, in order, a few at a time in memory."""
-    from array_record.python.array_record_module import ArrayRecordReader
+    """Yields the rows of one language of a split, in order, a few at a time in memory.
 
+    Raises:
+      GeexError: a shard is missing or damaged.
+    """
     manifest = manifests.load(folder)
     check_split(manifest, folder, split)
     total = 0
     for path in manifest.shard_paths(folder, split, name):
         try:
-            reader = ArrayRecordReader(str(path), "")
-            count = reader.num_records()
-        except (RuntimeError, ValueError) as error:
-            why = " ".join(str(error).split())
-            raise GeexError(
-                f"cannot read {path} ({why})", "run geex prepare --overwrite again"
-            ) from None
-        for start in range(0, count, _READ_ROWS):
-            for data in reader.read(start, min(start + _READ_ROWS, count)):
+            for data in _read_records(path):
+                total += 1
                 yield records.decode_row(data)
-        total += count
-        reader.close()
+        except (RuntimeError, ValueError, IndexError) as error:  # ArrayRecord's ways to complain
+            raise damaged(path, error) from None
     check_rows(total, manifest, split, name)
+
+
+def _read_records(path: pathlib.Path) -> Iterator[bytes]:
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    reader = ArrayRecordReader(str(path), "")
+    count = reader.num_records()
+    for start in range(0, count, _READ_ROWS):
+        yield from reader.read(start, min(start + _READ_ROWS, count))
+    reader.close()
+
+
+def damaged(what: object, error: Exception) -> GeexError:
+    """Returns the error for shards that ArrayRecord cannot read."""
+    why = " ".join(str(error).split())
+    return GeexError(f"cannot read {what} ({why})", "run geex prepare --overwrite again")
 
 
 def eval_batches(

@@ -14,7 +14,14 @@ from typing import Any
 from geex_jax import files
 from geex_jax.data import manifest as manifests
 from geex_jax.data import records
-from geex_jax.data.batches import Batch, check_rows, check_split, local_rows, make_batch
+from geex_jax.data.batches import (
+    Batch,
+    check_rows,
+    check_split,
+    damaged,
+    local_rows,
+    make_batch,
+)
 from geex_jax.data.manifest import Manifest
 from geex_jax.errors import GeexError
 
@@ -144,10 +151,7 @@ class Loader:
             source: Any = grain.sources.ArrayRecordDataSource(paths)
             count = len(source)
         except (RuntimeError, ValueError) as error:
-            why = " ".join(str(error).split())
-            raise GeexError(
-                f"cannot read the shards of {name} ({why})", "run geex prepare --overwrite again"
-            ) from None
+            raise damaged(f"the shards of {name}", error) from None
         check_rows(count, self.manifest, self.split, name)
         rows = grain.MapDataset.source(source)
         if self._shuffle:

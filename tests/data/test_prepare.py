@@ -1,0 +1,413 @@
+"""Preparing: the same bytes whatever happens on the way, and honest counts."""
+
+import dataclasses
+import errno
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from geex_jax import files
+from geex_jax.data import Filters, PrepareConfig, load_manifest, prepare, read_rows, read_sources
+from geex_jax.data.journal import WORK, Journal
+from geex_jax.data.scan import split_of
+from geex_jax.errors import GeexError
+from tests.data.helpers import ByteTokenizer, digests, make_tree, source, write
+
+REPO = pathlib.Path(__file__).parent.parent.parent
+CONFIG = PrepareConfig(seq_len=256, rows_per_shard=20, validation_fraction=0.2, workers=1)
+COUNTS = {".py": 40, ".cpp": 25, ".go": 12, ".rs": 3}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    top = make_tree(tmp_path_factory.mktemp("sources"), COUNTS)
+    write(top / "generated.py", "# auto-generated\n" + source(900))
+    write(top / "large.go", source(901, 200_000))
+    write(top / "small.rs", "fn main() {}\n")
+    write(top / "copy.py", (top / "part0" / "file0.py").read_bytes())
+    write(top / "numbers.cpp", "1234567890\n" * 200)
+    write(top / "wide.cpp", ("word " * 50 + "\n") * 20)
+    write(top / "zero.py", b"\0" * 2000)
+    write(top / "latin.py", source(902).encode() + b"\xe9\n")
+    (top / "empty").mkdir()
+    return top
+
+
+@pytest.fixture(scope="module")
+def prepared(tree, tmp_path_factory):
+    output = tmp_path_factory.mktemp("out") / "data"
+    return output, prepare([tree], output, ByteTokenizer(), CONFIG)
+
+
+def test_the_manifest_counts_what_happened(prepared):
+    output, manifest = prepared
+    assert manifest == load_manifest(output)
+    python, cpp = manifest.dropped["Python"], manifest.dropped["C++"]
+    assert python == {"binary": 1, "broken_utf8": 1, "duplicate": 1, "generated": 1}
+    assert cpp == {"few_letters": 1, "long_lines": 1}
+    assert manifest.dropped["Go"] == {"too_large": 1}
+    assert manifest.dropped["Rust"] == {"too_small": 1}
+    assert manifest.passed_by["empty_folder"] == 1
+    seen = manifest.passed_by["files"] - sum(manifest.dropped_by_reason().values())
+    totals = [manifest.total(split) for split in ("train", "validation")]
+    assert seen == sum(COUNTS.values()) == sum(total.files for total in totals)
+    assert manifest.languages[0].name == "C++"
+    assert manifest.languages[0].tag_tokens == len("// language: C++")
+    assert manifest.tokenizer.fingerprint == ByteTokenizer().fingerprint()
+    assert (output / "tokenizer" / "tokenizer.json").is_file()
+    assert not (output / WORK).exists()
+
+
+def test_the_rows_hold_every_document_with_its_tag(prepared, tree):
+    output, manifest = prepared
+    decode = ByteTokenizer().decode
+    for split in ("train", "validation"):
+        expected: dict[str, list[str]] = {}
+        for language, text in read_sources(tree, CONFIG, split=split):
+            expected.setdefault(language.name, []).append(text)
+        for name, texts in expected.items():
+            index = manifest.language_index(name)
+            tag = manifest.languages[index].tag + "\n"
+            found, current, rows, tokens = [], "", 0, 0
+            for row in read_rows(output, split, name):
+                rows, tokens = rows + 1, tokens + row.used
+                assert row.language == index and len(row.tokens) == 257
+                for piece in np.split(row.tokens[: row.used], row.starts[1:]):
+                    text = decode(piece.tolist())
+                    assert text.startswith(tag)
+                    current += text[len(tag) :]
+                    if piece[-1] == 256:
+                        found.append(current)
+                        current = ""
+            assert found == texts
+            amount = manifest.amount(split, name)
+            assert (amount.rows, amount.tokens) == (rows, tokens)
+            assert amount.files == len(texts)
+            assert amount.bytes == sum(len(text.encode()) for text in texts)
+            names = {p.name for p in (output / split).glob(f"{manifest.languages[index].slug}-*")}
+            assert names == {p.name for p in manifest.shard_paths(output, split, name)}
+            assert len(names) == -(-rows // 20)
+
+
+def test_rows_are_full_but_for_the_last_of_a_language(prepared):
+    output, manifest = prepared
+    for split in ("train", "validation"):
+        for name in manifest.splits[split]:
+            rows = list(read_rows(output, split, name))
+            assert all(257 - row.used < 40 for row in rows[:-1])
+    assert manifest.fill["train"] > 0.97
+
+
+def test_validation_text_is_the_validation_files(prepared, tree):
+    output, manifest = prepared
+    texts = []
+    for path in sorted((output / "validation_text").iterdir()):
+        for line in path.read_text().splitlines():
+            value = json.loads(line)
+            assert split_of(value["sha256"], 0.2) == "validation"
+            texts.append(value["text"])
+    assert len(texts) == manifest.total("validation").files > 5
+    expected = [text for _, text in read_sources(tree, CONFIG, split="validation")]
+    assert sorted(texts) == sorted(expected)
+
+
+def test_more_workers_give_the_same_bytes(prepared, tree, tmp_path, monkeypatch):
+    monkeypatch.setattr("geex_jax.data.scan.BLOCK_FILES", 8)
+    monkeypatch.setattr("geex_jax.data.encode.CHUNK_BYTES", 5000)
+    config = dataclasses.replace(CONFIG, workers=3)
+    prepare(tree, tmp_path / "data", ByteTokenizer(), config)
+    assert digests(tmp_path / "data") == digests(prepared[0])
+
+
+def test_the_place_of_the_input_does_not_matter(prepared, tree, tmp_path):
+    (tmp_path / "moved").symlink_to(tree)
+    config = dataclasses.replace(CONFIG)
+    prepare([tmp_path / "moved", tree], tmp_path / "data", ByteTokenizer(), config)
+    assert digests(tmp_path / "data") == digests(prepared[0])
+
+
+def test_the_seed_changes_the_order_and_not_the_split(prepared, tree, tmp_path):
+    manifest = prepare(tree, tmp_path / "d", ByteTokenizer(), dataclasses.replace(CONFIG, seed=1))
+    before = prepared[1]
+    assert manifest.fingerprint != before.fingerprint
+    for split in ("train", "validation"):
+        for name, amount in before.splits[split].items():
+            other = manifest.amount(split, name)
+            assert (amount.files, amount.bytes) == (other.files, other.bytes)
+    rows = [next(read_rows(folder, "train", "Python")) for folder in (prepared[0], tmp_path / "d")]
+    assert not np.array_equal(rows[0].tokens, rows[1].tokens)
+
+
+def test_without_tags(tree, tmp_path):
+    config = dataclasses.replace(CONFIG, tags=False, languages=("go", "rs"))
+    manifest = prepare(tree, tmp_path / "d", ByteTokenizer(), config)
+    assert manifest.languages[5].tag_tokens == 0 and not manifest.tags
+    assert set(manifest.splits["train"]) <= {"Go", "Rust"}
+    assert manifest.dropped["Python"]["other_language"] == 44
+    assert manifest.total("train").tokens == sum(
+        getattr(manifest.total("train"), what) for what in ("bytes", "files")
+    )
+
+
+# --- killed and started again ---------------------------------------------------------------
+
+
+def start(tree, output, workers):
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.data.helpers", str(tree), str(output), str(workers)],
+        cwd=REPO,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def lines(path):
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_at_any_moment_it_resumes_to_the_same_bytes(prepared, tree, tmp_path, workers):
+    output = tmp_path / "data"
+    rng = random.Random(workers)
+    killed = 0
+    for journal, least in (("scan.jsonl", rng.randint(1, 6)), ("shards.jsonl", rng.randint(1, 6))):
+        process = start(tree, output, workers)
+        while process.poll() is None and lines(output / WORK / journal) < least:
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.01))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        killed += process.returncode == -signal.SIGKILL
+    process = start(tree, output, workers)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert killed and digests(output) == digests(prepared[0])
+
+
+def children(pid: int) -> set[int]:
+    try:
+        return set(map(int, pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+    except OSError:
+        return set()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="needs /proc")
+def test_a_killed_run_leaves_no_worker_behind(tree, tmp_path):
+    process = start(tree, tmp_path / "data", 2)
+    found: set[int] = set()
+    deadline = time.monotonic() + 60
+    while len(found) < 3 and process.poll() is None:  # two workers and a resource tracker
+        found |= children(process.pid)
+    assert len(found) == 3
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    while any(os.path.exists(f"/proc/{pid}") and alive(pid) for pid in found):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+class Stop(BaseException):
+    """Stands for a kill at a chosen place."""
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 3, 7])
+def test_stopped_after_any_shard_it_resumes_there(
+    prepared, tree, tmp_path, monkeypatch, stop_after, capsys
+):
+    written = []
+    real = Journal.add_shard
+
+    def add_shard(journal, shard):
+        if len(written) == stop_after:
+            raise Stop
+        written.append(shard)
+        real(journal, shard)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "add_shard", add_shard)
+        with pytest.raises(Stop):
+            prepare(tree, tmp_path / "d", ByteTokenizer(), CONFIG)
+    encoded = []
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            ByteTokenizer,
+            "encode_batch",
+            lambda self, texts, **_: encoded.extend(texts) or [self.encode(t) for t in texts],
+        )
+        patch.setattr("geex_jax.data.scan.Scanner.__call__", None)  # nothing is scanned again
+        manifest = prepare(tree, tmp_path / "d", ByteTokenizer(), CONFIG)
+    assert "resuming" in capsys.readouterr().err
+    assert digests(tmp_path / "d") == digests(prepared[0])
+    total = manifest.total("train").files + manifest.total("validation").files
+    assert len(encoded) == total if stop_after == 0 else len(encoded) < total
+
+
+@pytest.mark.parametrize("name", ["shards.publish", "pipeline._write_validation_text"])
+def test_stopped_while_finishing_it_finishes(prepared, tree, tmp_path, monkeypatch, name):
+    def stop(*_):
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"geex_jax.data.{name}", stop)
+        with pytest.raises(Stop):
+            prepare(tree, tmp_path / "d", ByteTokenizer(), CONFIG)
+    leftover = tmp_path / "d" / "validation_text" / ".go.jsonl.tmp-123"
+    write(leftover, "half a line")
+    prepare(tree, tmp_path / "d", ByteTokenizer(), CONFIG)
+    assert digests(tmp_path / "d") == digests(prepared[0])
+
+
+def test_a_torn_journal_line_is_done_again(prepared, tree, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise Stop
+
+    monkeypatch.setattr("geex_jax.data.scan.BLOCK_FILES", 16)
+    with monkeypatch.context() as patch:
+        patch.setattr("geex_jax.data.shards.write_shards", stop)
+        with pytest.raises(Stop):
+            prepare(tree, tmp_path / "d", ByteTokenizer(), CONFIG)
+    scan = tmp_path / "d" / WORK / "scan.jsonl"
+    scan.write_bytes(scan.read_bytes()[:-20])
+    prepare(tree, tmp_path / "d", ByteTokenizer(), CONFIG)
+    assert digests(tmp_path / "d") == digests(prepared[0])
+
+
+def interrupted(tree, output, monkeypatch):
+    def stop(*_, **__):
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr("geex_jax.data.shards.write_shards", stop)
+        with pytest.raises(Stop):
+            prepare(tree, output, ByteTokenizer(), CONFIG)
+
+
+def test_resuming_with_other_settings_or_input_is_refused(tree, tmp_path, monkeypatch):
+    output = tmp_path / "d"
+    interrupted(tree, output, monkeypatch)
+    with pytest.raises(GeexError, match=r"other settings \(seq_len\).*--overwrite"):
+        prepare(tree, output, ByteTokenizer(), dataclasses.replace(CONFIG, seq_len=300))
+    other = make_tree(tmp_path / "other", {".py": 3})
+    with pytest.raises(GeexError, match="other input"):
+        prepare([tree, other], output, ByteTokenizer(), CONFIG)
+    overwrite = dataclasses.replace(CONFIG, seq_len=300, overwrite=True)
+    assert prepare(tree, output, ByteTokenizer(), overwrite).seq_len == 300
+
+
+def test_two_at_a_time_in_one_output_are_refused(tree, tmp_path, monkeypatch):
+    interrupted(tree, tmp_path / "d", monkeypatch)
+    journal = Journal(tmp_path / "d")
+    for config in (CONFIG, dataclasses.replace(CONFIG, overwrite=True)):
+        with pytest.raises(GeexError, match="another geex prepare"):
+            prepare(tree, tmp_path / "d", ByteTokenizer(), config)
+    journal.close()
+    assert prepare(tree, tmp_path / "d", ByteTokenizer(), CONFIG).seq_len == 256
+
+
+def test_a_file_that_changes_meanwhile_is_an_error(tree, tmp_path, monkeypatch):
+    top = make_tree(tmp_path / "in", {".py": 5})
+    interrupted(top, tmp_path / "d", monkeypatch)
+    path = top / "part0" / "file0.py"
+    status = path.stat()
+    path.write_text(path.read_text().replace("counter", "retnuoc"))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # so that only the hash tells
+    with pytest.raises(GeexError, match="changed while"):
+        prepare(top, tmp_path / "d", ByteTokenizer(), CONFIG)
+
+
+# --- mistakes and misfortunes ---------------------------------------------------------------
+
+
+def test_a_whole_output_is_left_alone(prepared, tree, capsys):
+    output, manifest = prepared
+    before = digests(output)
+    assert prepare(tree, output, ByteTokenizer(), CONFIG) == manifest
+    assert "prepared already" in capsys.readouterr().err
+    with pytest.raises(GeexError, match=r"other settings \(seed\)"):
+        prepare(tree, output, ByteTokenizer(), dataclasses.replace(CONFIG, seed=3))
+    assert digests(output) == before
+
+
+def test_the_files_of_others_are_never_removed(tree, tmp_path):
+    write(tmp_path / "home" / "train" / "mine.txt", "precious")
+    for config in (CONFIG, dataclasses.replace(CONFIG, overwrite=True)):
+        with pytest.raises(GeexError, match="choose another --output"):
+            prepare(tree, tmp_path / "home", ByteTokenizer(), config)
+    assert (tmp_path / "home" / "train" / "mine.txt").read_text() == "precious"
+
+
+def test_output_inside_input_is_left_out(tmp_path):
+    top = make_tree(tmp_path / "in", {".py": 12})
+    first = prepare(top, top / "out", ByteTokenizer(), CONFIG)
+    again = prepare(top, top / "out", ByteTokenizer(), dataclasses.replace(CONFIG, overwrite=True))
+    assert again == first
+
+
+@pytest.mark.parametrize(
+    ("inputs", "config", "words"),
+    [
+        (["missing"], CONFIG, "does not exist"),
+        ([], CONFIG, "no input"),
+        (["."], PrepareConfig(languages=("cobol",)), "unknown language"),
+        (["."], PrepareConfig(seq_len=20), "too short"),
+        (["."], PrepareConfig(validation_fraction=1.0), "out of range"),
+        (["."], PrepareConfig(filters=Filters(min_alpha=7)), "share"),
+        (["out"], CONFIG, "lies in the output"),
+        (["bare"], CONFIG, "no source files"),
+        (["poor"], CONFIG, r"no file passed the filters \(too_small 1\)"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(inputs, config, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "bare").mkdir()
+    write(tmp_path / "poor" / "x.py", "a = 1\n")
+    with pytest.raises(GeexError, match=words) as error:
+        prepare(inputs, "out", ByteTokenizer(), config)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_a_full_disk_is_one_line(tree, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(GeexError, match=r"No space left on device.*resumes"):
+            prepare(tree, tmp_path / "d", ByteTokenizer(), CONFIG)
+    assert prepare(tree, tmp_path / "d", ByteTokenizer(), CONFIG).total("train").rows > 10
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"format": 99}', '{"format": 1}'])
+def test_a_missing_or_garbled_manifest_names_the_remedy(content, tmp_path):
+    if content is not None:
+        write(tmp_path / "manifest.json", content)
+    with pytest.raises(GeexError, match="geex prepare") as error:
+        load_manifest(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_files_write_json_is_what_wrote_the_manifest(prepared, tmp_path):
+    """The manifest holds no time and no place: only what the input decides."""
+    output, manifest = prepared
+    files.write_json(tmp_path / "m.json", dataclasses.asdict(manifest))
+    text = (output / "manifest.json").read_text()
+    assert (tmp_path / "m.json").read_text() == text
+    assert str(output.parent) not in text and "/tmp" not in text

@@ -1,0 +1,240 @@
+"""Languages by name, shebang and content; the walk over trees that are not well behaved."""
+
+import os
+import socket
+
+import pytest
+
+from geex_jax.data import PrepareConfig, read_sources, sample_texts
+from geex_jax.data.filters import Filters
+from geex_jax.data.scan import Scanner, scan
+from geex_jax.data.sources import by_shebang, language_of, walk
+from geex_jax.errors import GeexError
+from geex_jax.languages import LANGUAGES
+from tests.data.helpers import make_tree, source, write
+
+SAMPLES = {
+    "C++": "a/x.cpp",
+    "Python": "x.py",
+    "Java": "Main.java",
+    "JavaScript": "x.mjs",
+    "C": "x.c",
+    "Go": "x.go",
+    "HTML": "x.HTM",
+    "Shell": "x.sh",
+    "PHP": "x.php",
+    "CSS": "x.css",
+    "TypeScript": "x.tsx",
+    "SQL": "x.sql",
+    "TeX": "x.tex",
+    "Rust": "x.rs",
+    "Objective-C": ("x.m", b"#import <Foundation/Foundation.h>\n"),
+    "Scala": "x.scala",
+    "Kotlin": "x.kt",
+    "Pascal": "x.pas",
+    "Fortran": "x.F90",
+    "R": "x.R",
+    "Cuda": "x.cu",
+    "C#": "x.cs",
+    "Objective-C++": "x.mm",
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES, ids=lambda x: x.slug)
+def test_every_language_is_known_by_its_extension(language):
+    sample = SAMPLES[language.name]
+    name, data = sample if isinstance(sample, tuple) else (sample, b"")
+    assert language_of(name, data) is language
+    for extension in language.extensions:
+        if extension not in (".m", ".pp"):
+            assert language_of("file" + extension, b"") is language
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("#!/bin/sh", "Shell"),
+        ("#! /usr/bin/env bash", "Shell"),
+        ("#!/usr/bin/python3.11 -u", "Python"),
+        ("#!/usr/bin/env -S PYTHONPATH=. python3", "Python"),
+        ("#!/usr/bin/env node", "JavaScript"),
+        ("#!/usr/bin/php8.2", "PHP"),
+        ("#!/usr/bin/env Rscript", "R"),
+        ("#!/usr/bin/env ts-node", "TypeScript"),
+        ("#!/usr/bin/scala", "Scala"),
+        ("#!/usr/bin/env kotlin", "Kotlin"),
+        ("#!/usr/bin/instantfpc", "Pascal"),
+        ("#!/usr/bin/env rust-script", "Rust"),
+    ],
+)
+def test_shebangs(line, name):
+    assert LANGUAGES[by_shebang(line.encode() + b"\ncode") or 0].name == name
+    assert language_of("tool", line.encode() + b"\r\n").name == name
+
+
+def test_no_shebang_no_language():
+    for data in (b"", b"#!", b"#!/usr/bin/perl\n", b"#!/usr/bin/env\n", b"text"):
+        assert by_shebang(data) is None
+    assert language_of("README", b"words") is None
+    assert language_of("x.unknown", b"#!/bin/sh\n") is None
+    assert language_of(".hidden", b"#!/bin/sh\n") is None
+    assert language_of(".bashrc").name == "Shell"
+    assert language_of("SConstruct").name == "Python"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "language"),
+    [
+        ("x.h", b"int f(int a);\n/* this class of functions */\nstruct s;\n", "C"),
+        ("x.h", b"namespace a {\n", "C++"),
+        ("x.h", b"  template <class T>\nT f();", "C++"),
+        ("x.h", b"void f(std::string s);", "C++"),
+        ("x.h", b"class A : public B {", "C++"),
+        ("x.h", b"@interface A : NSObject\n@end", "Objective-C"),
+        ("x.C", b"", "C++"),
+        ("x.m", b"function y = f(x)\n", None),
+        ("x.pp", b"class apache {\n}\n", None),
+        ("x.pp", b"unit a;\ninterface\n", "Pascal"),
+        ("x.ts", b'<?xml version="1.0"?>\n<!DOCTYPE TS>', None),
+        ("x.ts", b"const a: number = 1", "TypeScript"),
+    ],
+)
+def test_extensions_that_several_languages_share(name, data, language):
+    found = language_of(name, data)
+    assert (found.name if found else None) == language
+
+
+@pytest.fixture
+def odd_tree(tmp_path):
+    """A tree with all that a walk must survive."""
+    top = make_tree(tmp_path / "in", {".py": 3, ".c": 2})
+    (top / "empty").mkdir()
+    (top / "loop").symlink_to(top)
+    (top / "self.py").symlink_to("self.py")
+    (top / "dangling.py").symlink_to("nowhere.py")
+    (top / "outside").symlink_to(make_tree(tmp_path / "elsewhere", {".go": 1}))
+    os.mkfifo(top / "pipe.py")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(top / "socket.py"))
+    listener.close()
+    write(top / ".git" / "hidden.py", source(77))
+    write(top / "binary.py", b"a = 1\0" * 400)
+    write(top / "broken.py", source(5).encode() + b"\xff\xfe")
+    write(top / "mark.py", b"\xef\xbb\xbf" + source(6).encode())
+    write(top / "notes.txt", source(7))
+    write(top / "script", "#!/bin/sh\n" + source(8))
+    write(top / "words", source(9))
+    (top / os.fsdecode(b"caf\xe9.py")).write_text(source(10))
+    return top
+
+
+def test_the_walk_survives_and_counts(odd_tree):
+    walked = walk([str(odd_tree)])
+    counts = walked.counts
+    assert counts["symlink_loop"] == 2  # a folder above itself, and a link to itself
+    assert counts["symlink_folder"] == 1
+    assert counts["empty_folder"] == 1
+    assert counts["special_file"] == 2
+    assert counts["unreadable"] == 1
+    assert counts["unknown_language"] == 1
+    assert not any("hidden" in found.path for found in walked.found)
+    assert [f.path for f in walked.found] == [f.path for f in walk([str(odd_tree)]).found]
+
+
+def test_the_scan_survives_and_counts(odd_tree):
+    scanned = scan(walk([str(odd_tree)]).found, Scanner(Filters()), worker_count=1)
+    python = [x.name for x in LANGUAGES].index("Python")
+    assert scanned.dropped == {
+        (python, "binary"): 1,
+        (python, "broken_utf8"): 1,
+        (-1, "unknown_language"): 1,
+    }
+    names = [os.path.basename(kept.path) for kept in scanned.kept]
+    assert "script" in names and "mark.py" in names and os.fsdecode(b"caf\xe9.py") in names
+    assert len(names) == 3 + 2 + 3
+
+
+def test_unreadable_files_are_counted(odd_tree, monkeypatch):
+    real = os.open
+
+    def refuse(path, *args, **kwargs):
+        if str(path).endswith("file0.py"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", refuse)
+    scanned = scan(walk([str(odd_tree)]).found, Scanner(Filters()), worker_count=1)
+    assert [n for (_, reason), n in scanned.dropped.items() if reason == "unreadable"] == [1]
+
+
+def test_unreadable_folders_are_counted(odd_tree, monkeypatch):
+    real = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("part0"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert walk([str(odd_tree)]).counts["unreadable_folder"] == 1
+
+
+def test_links_are_followed_once_when_asked(odd_tree):
+    (odd_tree / "again").symlink_to(odd_tree / "outside")
+    followed = walk([str(odd_tree)], follow_links=True)
+    assert sum(f.path.endswith(".go") for f in followed.found) == 1
+    assert followed.counts["symlink_loop"] == 2
+
+
+def test_overlapping_inputs_count_each_folder_once(tmp_path):
+    top = make_tree(tmp_path / "in", {".py": 4})
+    once = walk([str(top)])
+    assert len(walk([str(top), str(top / "part0")]).found) == len(once.found) == 4
+    assert len(walk([str(top / "part1"), str(top)]).found) == 4
+
+
+def test_a_deep_tree_is_no_recursion(tmp_path):
+    here = tmp_path
+    for _ in range(300):
+        here = here / "d"
+    write(here / "x.py", source(1))
+    assert len(walk([str(tmp_path)]).found) == 1
+
+
+def test_duplicates_the_first_in_order_stays(tmp_path):
+    for name in ("b/x.py", "a/z.py", "a/y.py"):
+        write(tmp_path / name, source(1))
+    write(tmp_path / "c.py", source(2))
+    scanned = scan(walk([str(tmp_path)]).found, Scanner(Filters()), worker_count=1)
+    assert [os.path.relpath(k.path, tmp_path) for k in scanned.kept] == ["c.py", "a/y.py"]
+    assert sum(scanned.dropped.values()) == 2
+    both = Scanner(Filters(keep_duplicates=True))
+    assert len(scan(walk([str(tmp_path)]).found, both, worker_count=1).kept) == 4
+
+
+def test_read_sources_splits_are_disjoint_and_whole(tmp_path):
+    top = make_tree(tmp_path, {".py": 20, ".go": 20})
+    config = PrepareConfig(validation_fraction=0.3, workers=1)
+    all_texts = list(read_sources(top, config))
+    train = list(read_sources(top, config, split="train"))
+    validation = list(read_sources(top, config, split="validation"))
+    assert len(all_texts) == 40 and len(validation) > 2
+    assert sorted(t for _, t in train + validation) == sorted(t for _, t in all_texts)
+    only = list(read_sources(top, PrepareConfig(languages=("golang",), workers=1)))
+    assert {language.name for language, _ in only} == {"Go"} and len(only) == 20
+    with pytest.raises(GeexError, match="train or validation"):
+        list(read_sources(top, config, split="test"))
+
+
+def test_a_sample_is_bounded_and_balanced(tmp_path):
+    top = make_tree(tmp_path, {".py": 60, ".go": 8, ".rs": 2})
+    config = PrepareConfig(validation_fraction=0.0, workers=1)
+    sample = list(sample_texts(top, config, max_bytes=40_000))
+    sizes: dict[str, int] = {}
+    for language, text in sample:
+        sizes[language.name] = sizes.get(language.name, 0) + len(text.encode())
+    assert 32_000 < sum(sizes.values()) <= 40_000
+    whole = sum(len(t.encode()) for x, t in read_sources(top, config) if x.name == "Rust")
+    assert sizes["Rust"] == whole  # it has less than its part
+    assert 1.2 < sizes["Python"] / sizes["Go"] < 5  # 15 times more files, about the root of that
+    assert sample == list(sample_texts(top, config, max_bytes=40_000))
