@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,7 +15,7 @@ from geex_jax.errors import GeexError, did_you_mean
 from geex_jax.parallel.rules import ACTIVATION_RULES, AXES, BATCH
 
 
-def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(sizes: Mapping[str, int], devices: Sequence[Any] | None = None) -> Mesh:
     """Builds a mesh over the axes `data`, `fsdp`, `tensor`.
 
     Args:
