@@ -60,6 +60,7 @@ class Manifest:
       seed: what drew the order of files.
       tags: whether segments begin with their language's tag line.
       settings: all settings that decide the bytes, filters among them.
+      input: fingerprint of the names and sizes of the source files, wherever they lie.
       tokenizer: what made the ids.
       languages: all languages, by index.
       splits: split to language name to amount; languages without files are absent.
@@ -75,6 +76,7 @@ class Manifest:
     seed: int
     tags: bool
     settings: dict[str, Any]
+    input: str
     tokenizer: TokenizerInfo
     languages: tuple[LanguageInfo, ...]
     splits: dict[str, dict[str, Amount]]

@@ -66,7 +66,7 @@ def prepare(
         if config.overwrite:
             _clear(target)
         elif (target / manifests.NAME).exists():
-            return _finished(target, settings)
+            return _finished(roots, target, config, settings)
         elif target.is_dir() and os.listdir(target) and not (target / journals.WORK).is_dir():
             raise GeexError(
                 f"{output} is not empty and holds no prepared data", "choose another --output"
@@ -89,14 +89,20 @@ def _opened(tokenizer: Tokenizer | files.Path) -> Tokenizer:
     return tokenizer
 
 
-def _finished(output: pathlib.Path, settings: dict[str, Any]) -> Manifest:
+def _finished(
+    roots: list[str], output: pathlib.Path, config: PrepareConfig, settings: dict[str, Any]
+) -> Manifest:
     manifest = manifests.load(output)
     changed = [k for k in settings if manifest.settings.get(k) != settings[k]]
-    if changed:
+    other = f"with other settings ({', '.join(changed)})" if changed else ""
+    if not other and manifest.input != _input(roots, _walk(roots, output, config).found):
+        other = "from other input"
+    if other:
         raise GeexError(
-            f"{output} holds data prepared with other settings ({', '.join(changed)})",
+            f"{output} holds data prepared {other}",
             "add --overwrite to prepare anew, or choose another --output",
         )
+    shutil.rmtree(output / journals.WORK, ignore_errors=True)  # a kill at the very end
     print(f"{output} is prepared already; --overwrite prepares it anew", file=sys.stderr)
     return manifest
 
@@ -119,7 +125,7 @@ def _prepare(
     config: PrepareConfig,
     settings: dict[str, Any],
 ) -> Manifest:
-    walked = sources.walk(roots, exclude=str(output), follow_links=config.follow_links)
+    walked = _walk(roots, output, config)
     if not walked.found:
         raise GeexError(
             f"no source files in {', '.join(roots)}",
@@ -142,12 +148,28 @@ def _prepare(
         _write_validation_text(output, groups)
         shutil.rmtree(output / "tokenizer", ignore_errors=True)
         encoder.tokenizer.save(output / "tokenizer")
-        manifest = _manifest(walked, scanned, groups, done, encoder, config, settings)
+        source = _input(roots, walked.found)
+        manifest = _manifest(walked, scanned, groups, done, encoder, config, settings, source)
         manifests.save(manifest, output)
         journal.remove()
     finally:
         journal.close()
     return manifest
+
+
+def _walk(roots: list[str], output: pathlib.Path, config: PrepareConfig) -> sources.Walk:
+    return sources.walk(roots, exclude=str(output), follow_links=config.follow_links)
+
+
+def _input(roots: Sequence[str], found: Sequence[sources.Found]) -> str:
+    """Returns a fingerprint of the walk's file names below their roots, and sizes."""
+    heads = tuple(os.path.join(root, "") for root in roots)
+
+    def below(path: str) -> str:
+        head = next((h for h in heads if path.startswith(h)), os.path.dirname(path))
+        return os.path.relpath(path, head)
+
+    return files.fingerprint(*(b"%s %d" % (os.fsencode(below(f.path)), f.size) for f in found))
 
 
 def _listing(found: Sequence[sources.Found]) -> str:
@@ -228,6 +250,7 @@ def _manifest(
     encoder: Encoder,
     config: PrepareConfig,
     settings: dict[str, Any],
+    source: str,
 ) -> Manifest:
     tokenizer = encoder.tokenizer
     splits: dict[str, dict[str, Amount]] = {split: {} for split in scans.SPLITS}
@@ -255,6 +278,7 @@ def _manifest(
         seed=config.seed,
         tags=config.tags,
         settings=settings,
+        input=source,
         tokenizer=TokenizerInfo(
             tokenizer.kind,
             tokenizer.fingerprint(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import pathlib
@@ -81,19 +82,18 @@ def write_shards(
             todo.append(_Todo(group, len(kept), len(done[group]), document, offset, parts))
     on_start(before)
     tasks = [chunk for work in todo for chunk in work.chunks]
-    encoded = workers.ordered_map(encoder, tasks, worker_count)
-    for work in todo:
-        documents = _documents(encoded, work.chunks, on_bytes)
-        rows = pack.pack(
-            documents,
-            row_length,
-            encoder.prefix(work.group[1]),
-            encoder.tokenizer.pad_id,
-            first_document=work.document,
-            first_offset=work.offset,
-        )
-        for shard in _write_group(work, rows, rows_per_shard, encoder.dtype, journal):
-            done[work.group].append(shard)
+    with contextlib.closing(workers.ordered_map(encoder, tasks, worker_count)) as encoded:
+        for work in todo:
+            rows = pack.pack(
+                _documents(encoded, work.chunks, on_bytes),
+                row_length,
+                encoder.prefix(work.group[1]),
+                encoder.tokenizer.pad_id,
+                first_document=work.document,
+                first_offset=work.offset,
+            )
+            for shard in _write_group(work, rows, rows_per_shard, encoder.dtype, journal):
+                done[work.group].append(shard)
     return done
 
 

@@ -9,7 +9,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
 
 from geex_jax.errors import GeexError
@@ -22,7 +22,7 @@ _function: Callable[[Any], Any] | None = None
 
 def ordered_map(
     function: Callable[[Task], Result], tasks: Sequence[Task], workers: int | None = None
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yields `function(task)` for each task, in order, worked on by several processes.
 
     Processes are spawned, never forked: the caller may hold threads (jax has many). A script

@@ -1,0 +1,79 @@
+"""The verb, end to end, with a vocabulary trained on the same files."""
+
+import subprocess
+import sys
+
+import pytest
+
+from geex_jax import tokenizers
+from geex_jax.cli import main
+from geex_jax.data import (
+    PrepareConfig,
+    load_manifest,
+    make_loader,
+    read_rows,
+    read_sources,
+    sample_texts,
+)
+from tests.data.helpers import digests, make_tree
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    return make_tree(tmp_path_factory.mktemp("in"), {".py": 30, ".java": 20, ".R": 6}, 3000)
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tree, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vocabulary")
+    texts = [text for _, text in sample_texts(tree, PrepareConfig(workers=1))]
+    tokenizers.train_sentencepiece(texts, folder, 400)
+    return folder
+
+
+def test_prepare_with_a_real_vocabulary(tree, vocabulary, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("geex_jax.data.encode.CHUNK_BYTES", 8000)
+    flags = ["--seq-len", "128", "--tokenizer", str(vocabulary), "--validation-fraction", "0.1"]
+    for name, workers in (("one", "1"), ("two", "2")):
+        out = str(tmp_path / name)
+        assert main(["prepare", "--input", str(tree), "--output", out, "--workers", workers,
+                     *flags]) == 0  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "bytes/token" in printed and "files kept" in printed and "Java" in printed
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")
+
+    manifest = load_manifest(tmp_path / "one")
+    tokenizer = tokenizers.load(tmp_path / "one" / "tokenizer")
+    assert tokenizer.fingerprint() == manifest.tokenizer.fingerprint
+    java = manifest.languages[manifest.language_index("Java")]
+    assert java.tag_tokens == len(tokenizer.encode("// language: Java"))
+    row = next(read_rows(tmp_path / "one", "train", "Java"))
+    config = PrepareConfig(validation_fraction=0.1, workers=1, languages=("java",))
+    first = next(text for _, text in read_sources(tree, config, split="train"))
+    head = tokenizer.decode(row.tokens[: row.used].tolist())
+    assert ("// language: Java\n" + first).startswith(head[:300]) and len(head) > 300
+    batch = next(make_loader(tmp_path / "one", batch_size=4))
+    assert batch["tokens"].max() < tokenizer.vocab_size
+
+
+def test_mistakes_leave_with_status_2_and_one_line(tree, vocabulary, tmp_path, capsys):
+    flags = ["--output", str(tmp_path / "o"), "--tokenizer", str(vocabulary)]
+    for arguments in (
+        ["--input", "nowhere", *flags],
+        ["--input", str(tree), "--languages", "pyhton", *flags],
+        ["--input", str(tree), "--min-bytes", "99999", "--max-bytes", "9", *flags],
+        ["--input", str(tree), "--min-alpha", "0.99", *flags],
+        ["--input", str(tree), "--sequence-len", "8", *flags],
+    ):
+        assert main(["prepare", *arguments]) == 2
+        error = capsys.readouterr().err.splitlines()
+        assert error[-1].startswith("geex: error: ")
+        assert not any("Traceback" in line for line in error)
+
+
+def test_preparing_imports_neither_jax_nor_grain():
+    code = (
+        "import sys, geex_jax.data, geex_jax.cli.prepare;"
+        "assert not {'jax', 'grain', 'torch', 'tensorflow'} & set(sys.modules), 'heavy import'"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
