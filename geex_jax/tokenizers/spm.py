@@ -248,7 +248,7 @@ def _training_error(error: Exception, vocab_size: int, sentences: int) -> GeexEr
             f"choose more than {smallest[1]}",
         )
     message = " ".join(str(error).split())
-    return GeexError(f"SentencePiece cannot train: {message}", "see its message")
+    return GeexError(f"SentencePiece cannot train: {message}", "try other settings")
 
 
 def _too_large(vocab_size: int, largest: int) -> GeexError:
