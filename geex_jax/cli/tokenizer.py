@@ -62,6 +62,7 @@ def _train(args: argparse.Namespace) -> None:
     texts = corpus.read_sources(
         args.input, args.max_megabytes, on_file=lambda size: progress.update(size / 1e6)
     )
+    progress.close()
     size = sum(len(text.encode()) for text in texts)
     print(f"training {args.vocab_size} pieces on {len(texts)} files, {size / 1e6:.1f} MB")
     start = time.monotonic()
