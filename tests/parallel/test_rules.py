@@ -1,0 +1,70 @@
+"""The table of shardings and the mesh."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from geex_jax.errors import GeexError
+from geex_jax.models import PRESETS, Transformer
+from geex_jax.parallel import make_mesh, partition_spec, path_of, shardings
+
+
+@pytest.mark.parametrize(
+    ("path", "ndim", "spec"),
+    [
+        ("embedding/tokens", 2, P("tensor", "fsdp")),
+        ("layers/attention/query/kernel", 3, P(None, "fsdp", "tensor")),
+        ("opt_state/1/0/mu/layers/mlp/down/kernel", 3, P(None, "tensor", "fsdp")),
+        ("top_query/layer/mlp/up/bias", 1, P("tensor")),
+        ("layers/mlp_norm/scale", 2, P(None, None)),
+        ("layers/mlp/up/kernel_int8", 3, P(None, "tensor", "fsdp")),
+        ("layers/attention/output/kernel_int4", 3, P(None, "fsdp", "tensor")),
+        ("layers/attention/output/kernel_scale", 2, P(None, None)),
+        ("top_query/positions", 2, P(None, "fsdp")),
+    ],
+)
+def test_table(path, ndim, spec):
+    assert partition_spec(path, ndim) == spec
+
+
+def test_every_parameter_of_every_preset_has_a_rule():
+    for config in PRESETS.values():
+        shapes = jax.eval_shape(
+            Transformer(config).init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32)
+        )["params"]
+        for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
+            assert len(partition_spec(path_of(path), leaf.ndim)) == leaf.ndim
+
+
+def test_an_unmatched_parameter_is_an_error():
+    with pytest.raises(GeexError, match="no sharding rule for parameter layers/lora/kernel_a"):
+        partition_spec("layers/lora/kernel_a", 3)
+    with pytest.raises(GeexError, match="no sharding rule"):
+        partition_spec("layers/subquery/kernel", 3)
+
+
+def test_a_dimension_that_does_not_divide_is_named():
+    mesh = make_mesh({"tensor": 8})
+    tree = {"embedding": {"tokens": jax.ShapeDtypeStruct((100, 64), jnp.float32)}}
+    with pytest.raises(GeexError, match=r"embedding/tokens \(100, 64\) .* tensor=8"):
+        shardings(mesh, tree)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"fdsp": 8}, "unknown mesh axis 'fdsp'; did you mean fsdp"),
+        ({"data": 16}, "does not fit 8 devices"),
+        ({"data": 3, "fsdp": -1}, "does not fit 8 devices"),
+        ({"data": -1, "fsdp": -1}, "at most one of them -1"),
+        ({"data": 0}, "positive"),
+    ],
+)
+def test_meshes_that_cannot_be(sizes, message):
+    with pytest.raises(GeexError, match=message):
+        make_mesh(sizes)
+
+
+def test_the_rest_goes_to_the_open_axis():
+    assert dict(make_mesh({"data": 2, "fsdp": -1}).shape) == {"data": 2, "fsdp": 4, "tensor": 1}
