@@ -73,6 +73,7 @@ def default_config() -> ConfigDict:
             "evaluate": {
                 "every": 200,  # steps; 0: only at the end
                 "batches": 8,  # per language
+                "final_batches": 0,  # per language after the last step; 0: all there are
                 "prompts": ["Python: def ", "C: int main("],  # "language: text"
                 "sample_tokens": 48,
             },

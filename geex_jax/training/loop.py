@@ -379,7 +379,9 @@ def _validator(
             run.config.data.folder,
             "validation",
             rows,
-            max_batches_per_language=config.batches,
+            max_batches_per_language=(
+                config.final_batches or None if step >= run.config.steps else config.batches
+            ),
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import pathlib
@@ -52,6 +53,7 @@ def flops_per_token(config: ModelConfig, seq_len: int) -> float:
     return 6.0 * matmul + 12.0 * config.num_blocks * config.num_heads * width * seq_len
 
 
+@functools.cache
 def peak_flops(dtype: str) -> tuple[float, str]:
     """FLOP/s of one device and where the figure comes from.
 

@@ -15,7 +15,7 @@ def write_sources(folder: pathlib.Path, count: int = 120) -> pathlib.Path:
     """Python and C files with something to learn, each different."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    words = "alpha beta gamma delta value index total result count item".split()
+    words = ["alpha", "beta", "gamma", "delta", "value", "index", "total", "result", "item"]
     for i in range(count):
         a, b, c = rng.choice(words, 3)
         body = [f"def {a}_{i}_{j}({b}, {c}):\n    return {b} + {c} * {j}\n" for j in range(8)]
@@ -32,7 +32,7 @@ def prepared(tmp_path_factory) -> pathlib.Path:
     texts = (p.read_text() for p in sorted(sources.iterdir()))
     tokenizer = train_sentencepiece(texts, top / "spm", 512)
     settings = PrepareConfig(
-        seq_len=32, validation_fraction=0.1, workers=1, filters=Filters(min_bytes=1)
+        seq_len=96, validation_fraction=0.1, workers=1, filters=Filters(min_bytes=1)
     )
     prepare([sources], top / "data", tokenizer, settings)
     return top / "data"
@@ -47,7 +47,7 @@ def config(prepared):
     config.batch_size = 8
     config.model.preset = "geex-3m"
     config.model.overrides = {"num_layers": 1, "d_model": 32, "num_heads": 2, "d_ff": 64}
-    config.model.context_length = 32
+    config.model.context_length = 96
     config.data.folder = str(prepared)
     config.optimizer.warmup = 2
     config.optimizer.lr = 1e-2

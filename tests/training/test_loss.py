@@ -69,9 +69,7 @@ def test_official_gradients(reference):
 def pick(grads: dict, name: str) -> np.ndarray:
     """The gradient of an official tensor, in our orientation."""
     parts = name.split(".")
-    if parts[0] in ("embedding", "topQueryEmbedding"):
-        ours = codegeex.REST[".".join(parts[1:])]
-    elif parts[1] == "final_layernorm":
+    if parts[0] in ("embedding", "topQueryEmbedding") or parts[1] == "final_layernorm":
         ours = codegeex.REST[".".join(parts[1:])]
     elif parts[1] == "layers":
         ours, layer = "layers/" + codegeex.BLOCK[".".join(parts[3:])], int(parts[2])

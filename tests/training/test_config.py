@@ -1,0 +1,60 @@
+"""Experiment files and their overrides."""
+
+import pytest
+
+from geex_jax.errors import GeexError
+from geex_jax.training.config import default_config, list_experiments, load_config, summary
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "x.py"
+    path.write_text(
+        "from geex_jax.training.config import default_config\nget_config = default_config\n"
+    )
+    return path
+
+
+def test_overrides_take_the_type_of_what_was_there(path):
+    words = ["--config.optimizer.lr=3e-4", "--config.steps=1e3", "--config.name", "mine"]
+    words += ["--config.model.overrides.num_layers=3", "--config.evaluate.prompts=['C: int ']"]
+    words += ["--config.optimizer.clip=2", "--config.data.weights.python=1.5"]
+    config = load_config(path, words)
+    assert config.optimizer.lr == 3e-4 and config.steps == 1000 and config.name == "mine"
+    assert isinstance(config.steps, int) and isinstance(config.optimizer.clip, float)
+    assert config.model.overrides.num_layers == 3
+    assert config.evaluate.prompts == ["C: int "]
+    assert config.data.weights.python == 1.5
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("--config.optimizer.lrr=1", "unknown config key optimizer.lrr; did you mean optimizer.lr"),
+        ("--config.optimzer.lr=1", "unknown config key optimzer; did you mean optimizer"),
+        ("--config.steps=many", "--config.steps=many is not a int"),
+        ("--config.steps=1.5", "is not a int"),
+        ("--config.optimizer=3", "--config.optimizer is a group"),
+        ("--config.steps", "has no value"),
+        ("--confg.steps=3", "unknown flag --confg.steps"),
+        ("--config.steps.more=3", "unknown config key steps.more"),
+    ],
+)
+def test_mistakes_are_one_line(path, word, message):
+    with pytest.raises(GeexError, match=message) as error:
+        load_config(path, [word])
+    assert "\n" not in str(error.value)
+
+
+def test_no_such_file(tmp_path):
+    with pytest.raises(GeexError, match="no config file"):
+        load_config(tmp_path / "no.py")
+
+
+def test_every_experiment_loads_and_says_what_it_is():
+    found = list_experiments()
+    assert found
+    keys = set(default_config().keys())
+    for path in found:
+        assert set(load_config(path).keys()) == keys
+        assert len(summary(path)) > 20

@@ -1,0 +1,258 @@
+"""The loop: resuming after a kill, stopping, refusing, what it leaves behind."""
+
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from geex_jax.checkpoints import load_model
+from geex_jax.errors import GeexError
+from geex_jax.training import loop
+from geex_jax.training.metrics import read_metrics
+
+STEPS = 12
+EXPERIMENT = """
+from geex_jax.training.config import default_config
+
+def get_config():
+    config = default_config()
+    config.name = "killed"
+    config.steps = {steps}
+    config.batch_size = 4
+    config.model.preset = "geex-3m"
+    config.model.overrides = {{"num_layers": 1, "d_model": 32, "num_heads": 2, "d_ff": 64}}
+    config.model.context_length = 96
+    config.model.dropout = 0.1
+    config.data.folder = {data!r}
+    config.optimizer.warmup = 2
+    config.mesh = {{"data": 1, "fsdp": 1, "tensor": 1}}
+    config.evaluate.update(every=4, batches=1, prompts=[])
+    config.checkpoint.every = 3
+    config.log.every = 1
+    return config
+"""
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory, prepared) -> pathlib.Path:
+    path = tmp_path_factory.mktemp("experiment") / "killed.py"
+    path.write_text(EXPERIMENT.format(steps=STEPS, data=str(prepared)))
+    return path
+
+
+def start(experiment, workdir, *extra) -> subprocess.Popen:
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    command = [sys.executable, "-m", "geex_jax", "train", f"--config={experiment}"]
+    return subprocess.Popen(
+        [*command, f"--workdir={workdir}", *extra],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def losses(workdir) -> dict[int, tuple[float, float]]:
+    rows = [r for r in read_metrics(workdir) if r["kind"] == "train"]
+    assert [r["step"] for r in rows] == sorted({r["step"] for r in rows})
+    return {r["step"]: (r["loss"], r["grad_norm"]) for r in rows}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(experiment, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("undisturbed") / "run"
+    process = start(experiment, workdir)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return workdir, losses(workdir), output
+
+
+def wait_for_step(process, workdir, step, timeout=120):
+    end = time.monotonic() + timeout
+    while time.monotonic() < end and process.poll() is None:
+        rows = [r["step"] for r in read_metrics(workdir)]
+        if rows and max(rows) >= step:
+            return
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_killed_runs_resume_to_the_same_losses_bit_for_bit(undisturbed, experiment, tmp_path):
+    _, expected, _ = undisturbed
+    workdir = tmp_path / "run"
+    chance = random.Random(0)
+    for kill_at in (chance.randint(1, 5), chance.randint(6, STEPS - 1)):
+        process = start(experiment, workdir)
+        wait_for_step(process, workdir, kill_at)
+        time.sleep(chance.random() * 0.05)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    process = start(experiment, workdir)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert "resuming    at step" in output
+    assert losses(workdir) == expected
+    first, second = (load_model(w).params for w in (undisturbed[0], workdir))
+    np.testing.assert_array_equal(first["embedding"]["tokens"], second["embedding"]["tokens"])
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_exits_cleanly_and_the_run_goes_on(undisturbed, experiment, tmp_path):
+    workdir = tmp_path / "run"
+    process = start(experiment, workdir)
+    wait_for_step(process, workdir, 4)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "SIGTERM: saved step" in output
+    stopped = max(losses(workdir))
+    assert 4 <= stopped <= STEPS and (workdir / "checkpoints" / str(stopped)).is_dir()
+    process = start(experiment, workdir)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert losses(workdir) == undisturbed[1]
+
+
+def test_what_a_run_says_and_leaves_behind(undisturbed):
+    workdir, values, output = undisturbed
+    assert sorted(values) == list(range(1, STEPS + 1))
+    for word in ("model", "mesh", "data", "memory", "MFU", "compiled", "tokens/s", "left"):
+        assert word in output
+    assert (workdir / "loss.png").stat().st_size > 5000
+    assert list((workdir / "tensorboard").glob("events*"))
+    validation = [r for r in read_metrics(workdir) if r["kind"] == "validation"]
+    assert [r["step"] for r in validation] == [4, 8, 12]
+    assert set(validation[-1]["bits_per_byte"]) == {"C", "Python", "all"}
+    # keep_last 2: steps 9 and 12; only steps with an evaluation can be the best one.
+    kept = sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+    assert kept == [9, 12]
+    loaded = load_model(workdir)
+    assert loaded.provenance["step"] == 12 and loaded.tokenizer.vocab_size <= 512
+
+
+def test_it_learns(config, tmp_path):
+    config.steps = 60
+    config.evaluate.every = 0
+    config.checkpoint.every = 0
+    result = loop.train(config, tmp_path / "run")
+    first = next(r for r in read_metrics(tmp_path / "run") if r["kind"] == "train")
+    assert result.finished and result.step == 60
+    assert result.validation["all"] < 0.5 * first["bits_per_byte"]
+
+
+def test_best_checkpoint_is_kept_beside_the_last(config, tmp_path, monkeypatch):
+    scores = iter([3.0, 1.0, 2.0, 2.5])
+    config.evaluate.every = config.checkpoint.every = 1
+    config.steps = 4
+    config.checkpoint.keep_last = 1
+    monkeypatch.setattr(loop, "_validator", lambda *_: lambda params, step: {"all": next(scores)})
+    loop.train(config, tmp_path / "run")
+    kept = sorted(
+        int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir() if p.name.isdigit()
+    )
+    assert kept == [2, 4]
+
+
+def test_a_damaged_checkpoint_is_one_line_that_names_the_step_before(undisturbed, config, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(undisturbed[0], workdir)
+    for file in (workdir / "checkpoints" / "12" / "params").rglob("*"):
+        if file.is_file() and file.stat().st_size > 2000:
+            os.truncate(file, file.stat().st_size // 2)
+    with pytest.raises(GeexError, match="damaged or cut short") as error:
+        load_model(workdir)
+    assert "\n" not in str(error.value)
+    saved = json.loads((workdir / "experiment.json").read_text())
+    saved.pop("data_fingerprint")
+    with config.unlocked():
+        config.update(saved)
+    config.steps = STEPS
+    with pytest.raises(GeexError, match=r"remove .*12 to go on from step 9"):
+        loop.train(config, workdir)
+
+
+def refuse(config, workdir, message):
+    before = list(workdir.iterdir()) if workdir.exists() else []
+    with pytest.raises(GeexError, match=message) as error:
+        loop.train(config, workdir)
+    assert "\n" not in str(error.value)
+    assert (list(workdir.iterdir()) if workdir.exists() else []) == before
+
+
+def test_refusals_before_any_work(config, tmp_path, undisturbed):
+    config.data.folder = str(tmp_path / "nothing")
+    refuse(config, tmp_path / "a", "geex prepare")
+    config.data.folder = ""
+    refuse(config, tmp_path / "a", "config.data.folder is empty")
+
+
+def test_refuses_a_vocabulary_that_does_not_fit(config, tmp_path):
+    config.model.vocab_size = 52224
+    refuse(config, tmp_path / "a", "vocab_size 52224 does not fit the data's vocabulary")
+    config.model.vocab_size = 128
+    refuse(config, tmp_path / "a", "vocab_size 128 does not fit")
+
+
+def test_refuses_a_batch_that_does_not_divide(config, tmp_path):
+    config.batch_size = 9
+    config.mesh.data = 2
+    refuse(config, tmp_path / "a", "batch_size 9 does not divide over 2 .*config.batch_size=8")
+
+
+def test_refuses_a_context_shorter_than_the_rows(config, tmp_path):
+    config.model.context_length = 64
+    refuse(config, tmp_path / "a", "context_length 64 is shorter than the data's rows of 96")
+
+
+def test_refuses_the_workdir_of_another_config(config, undisturbed):
+    refuse(config, undisturbed[0], "holds a run of another config")
+
+
+def test_refuses_a_folder_that_is_no_workdir(config, tmp_path):
+    (tmp_path / "precious.txt").write_text("mine")
+    refuse(config, tmp_path, "is not empty and no workdir")
+
+
+def test_fine_tuning_starts_from_another_run(config, undisturbed, tmp_path):
+    config.init_from = str(undisturbed[0])
+    config.steps = 1
+    config.optimizer.warmup = 1
+    loop.train(config, tmp_path / "run")
+    tuned = next(r for r in read_metrics(tmp_path / "run") if r["kind"] == "train")
+    assert tuned["loss"] < undisturbed[1][1][0] - 0.2
+
+
+def test_fine_tuning_refuses_another_vocabulary(config, undisturbed, tmp_path):
+    from geex_jax.data import PrepareConfig, prepare
+    from geex_jax.data.filters import Filters
+    from geex_jax.tokenizers import train_sentencepiece
+    from tests.training.conftest import write_sources
+
+    sources = write_sources(tmp_path / "sources", 20)
+    tokenizer = train_sentencepiece(
+        (p.read_text() for p in sources.iterdir()), tmp_path / "spm", 400
+    )
+    settings = PrepareConfig(seq_len=96, workers=1, filters=Filters(min_bytes=1))
+    prepare([sources], tmp_path / "data", tokenizer, settings)
+    config.data.folder = str(tmp_path / "data")
+    config.init_from = str(undisturbed[0])
+    refuse(config, tmp_path / "run", "vocabulary of .* is not the data's")
+
+
+def test_a_run_that_cannot_learn_stops(config, tmp_path, monkeypatch):
+    config.skip.stop_after = 3
+    config.optimizer.lr = 1e-2
+    monkeypatch.setattr(
+        loop, "_arrays", lambda b: {
+            k: np.full_like(v, np.nan) if k == "loss_mask" else v
+            for k, v in b.items() if k != "language"
+        },
+    )  # fmt: skip
+    with pytest.raises(GeexError, match="3 steps in a row had to be skipped"):
+        loop.train(config, tmp_path / "run")
