@@ -8,6 +8,7 @@ lengths and limits are values, not shapes.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -76,14 +77,15 @@ def _prefill(
 ) -> DecodeState:
     batch_size = tokens.shape[0]
     cache = init_cache(model.config, batch_size, slots)
-    hidden, cache = model.apply({"params": params}, tokens, kv_cache=cache, method="hidden")
+    passed: Any = model.apply({"params": params}, tokens, kv_cache=cache, method="hidden")
+    hidden, cache = passed
     # The vocabulary is wide: logits of each row's last token only.
     last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
     logits = model.apply({"params": params}, last, method="logits")
     assert isinstance(logits, jax.Array)
     zeros = jnp.zeros((batch_size,), jnp.int32)
     state = DecodeState(
-        cache.replace(length=lengths),
+        dataclasses.replace(cache, length=lengths),
         zeros,
         zeros,
         request.budget <= 0,
@@ -104,10 +106,11 @@ def _decode(
     def step(carry: tuple[jax.Array, DecodeState]) -> tuple[jax.Array, DecodeState]:
         count, state = carry
         tied, tokens = pin_quantized(params, state.last[:, None])
-        logits, cache = model.apply({"params": tied}, tokens, kv_cache=state.cache)
+        passed: Any = model.apply({"params": tied}, tokens, kv_cache=state.cache)
+        logits, cache = passed
         # A finished row stays where it is, so that its writes never run past its slots.
         length = jnp.where(state.finished, state.cache.length, cache.length)
-        state = state.replace(cache=cache.replace(length=length))
+        state = dataclasses.replace(state, cache=dataclasses.replace(cache, length=length))
         return count + 1, _draw(state, logits[:, 0], request)
 
     return jax.lax.while_loop(running, step, (jnp.int32(0), state))[1]
@@ -122,7 +125,8 @@ def _draw(state: DecodeState, logits: jax.Array, request: Request) -> DecodeStat
     column = jnp.where(state.finished, state.output.shape[1], state.drawn)
     drawn = state.drawn + ~state.finished
     ends = (token == request.eos) | (drawn >= request.budget)
-    return state.replace(
+    return dataclasses.replace(
+        state,
         last=jnp.where(state.finished, state.last, token),
         drawn=drawn,
         finished=state.finished | ends,
@@ -207,11 +211,10 @@ class Decoding:
         """Draws up to `steps` more tokens in every unfinished row; `stop` bool [B] ends rows."""
         if stop is not None:
             finished = self._state.finished | jnp.asarray(stop)
-            self._state = self._state.replace(finished=finished)
+            self._state = dataclasses.replace(self._state, finished=finished)
         # The state is given up to the call, which writes its cache in place.
-        state, self._state = self._state, None  # pyright: ignore[reportAttributeAccessIssue]
         self._state = _decode(
-            self._model, self._params, state, self._request, jnp.asarray(steps, jnp.int32)
+            self._model, self._params, self._state, self._request, jnp.asarray(steps, jnp.int32)
         )
 
     def tokens(self) -> list[list[int]]:
@@ -298,8 +301,6 @@ def _override(vocab_size: int, banned: Iterable[int], limit: int | None) -> jax.
         values[limit:] = -np.inf
     for token in banned:
         if not 0 <= token < vocab_size:
-            raise GeexError(
-                f"banned id {token} is outside 0..{vocab_size - 1}", "leave it out"
-            )
+            raise GeexError(f"banned id {token} is outside 0..{vocab_size - 1}", "leave it out")
         values[token] = min(values[token], BANNED)
     return jnp.asarray(values)

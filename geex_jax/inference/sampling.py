@@ -14,6 +14,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from geex_jax.errors import GeexError
 
@@ -92,7 +93,7 @@ def process_logits(
     """
     batch_size, vocab_size = logits.shape
     settings = (temperature, top_k, top_p)
-    if any(isinstance(s, jax.core.Tracer) for s in settings):
+    if any(isinstance(s, Tracer) for s in settings):
         shape = (batch_size,)
         sampling = Sampling(
             jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), shape),

@@ -60,7 +60,9 @@ def token_costs(
       most likely token.
     """
     inputs = (batch["tokens"], batch["positions"], batch["segment_ids"])
-    hidden = [model.apply({"params": p}, *inputs, method="hidden") for p in (before, after)]
+    hidden: list[Any] = [
+        model.apply({"params": p}, *inputs, method="hidden") for p in (before, after)
+    ]
     shape = batch["tokens"].shape
     count, width = math.prod(shape), model.config.d_model
     size = max(1, min(count, LOGITS_AT_ONCE // model.config.vocab_size))

@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from geex_jax.errors import GeexError, did_you_mean
 from geex_jax.models.layers import unpack_int4
@@ -156,10 +157,8 @@ def dequantize_params(
 
 def dequantize_kernel(linear: Params, rounding: Rounding = "clean") -> jax.Array:
     """The float32 kernel [.., in, out] of one quantized linear's leaves."""
-    if "kernel_int8" in linear:
-        ints = linear["kernel_int8"]
-    else:
-        ints = unpack_int4(linear["kernel_int4"])
+    packed = linear.get("kernel_int4")
+    ints = linear["kernel_int8"] if packed is None else unpack_int4(packed)
     scale = linear["kernel_scale"].astype(jnp.float32)
     weight = ints.astype(jnp.float32) * scale[..., None]
     if rounding == "official":
@@ -246,7 +245,7 @@ def _all_finite(kernel: jax.Array, rounding: Rounding) -> jax.Array:
 
 
 def _check_finite(path: Path, kernel: Any, rounding: Rounding) -> None:
-    if isinstance(kernel, jax.core.Tracer):
+    if isinstance(kernel, Tracer):
         return
     if not _all_finite(kernel, rounding):
         beyond = " or a value beyond float16" if rounding == "official" else ""

@@ -24,7 +24,9 @@ from geex_jax.quantize import (
     quantize_params,
 )
 
-SMALL = ModelConfig(vocab_size=48, context_length=16, d_model=16, num_heads=2, num_layers=3, d_ff=32)
+SMALL = ModelConfig(
+    vocab_size=48, context_length=16, d_model=16, num_heads=2, num_layers=3, d_ff=32
+)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +103,7 @@ def test_logits_of_both_dequantizations(reference, bits):
     }
     for name, trees in runs.items():
         for tree in trees:
-            logits = model.apply({"params": tree}, tokens)
+            logits = jax.jit(model.apply)({"params": tree}, tokens)
             np.testing.assert_allclose(logits, data[name], atol=1e-4, rtol=0)
 
 
@@ -156,8 +158,9 @@ def test_an_untied_head_stays_float_and_a_gate_does_not():
     quantized = quantize_params(params)
     assert quantized["head"]["kernel"] is params["head"]["kernel"]
     assert quantized["layers"]["mlp"]["gate"]["kernel_int8"].dtype == jnp.int8
-    logits = model.apply({"params": quantized}, tokens)
-    np.testing.assert_allclose(logits, model.apply({"params": params}, tokens), atol=0.02)
+    run = jax.jit(model.apply)
+    logits = run({"params": quantized}, tokens)
+    np.testing.assert_allclose(logits, run({"params": params}, tokens), atol=0.02)
 
 
 @pytest.mark.parametrize("bits", [8, 4])
