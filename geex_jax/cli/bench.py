@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+from typing import Any
+
+from geex_jax.cli import Parser
 
 # name -> (module below geex_jax.benchmark, one line of help)
 BENCHES: dict[str, tuple[str, str]] = {
@@ -13,15 +16,39 @@ BENCHES: dict[str, tuple[str, str]] = {
 EXAMPLE = "geex bench tokenizer --tokenizer DIR --input DIR"
 
 
+class BenchParser(Parser):
+    """A bench's parser: its module is imported when it is the chosen one, and not before.
+
+    So a bench that is slow to import, or misses a package, does not stand in another's way.
+    """
+
+    module = ""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Lets the module add its flags first; an unknown flag is told from among them."""
+        if self.module:
+            _load(self.module).add_arguments(self)
+            self.module = ""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds one sub-command for each bench; each bench module adds its own flags."""
-    benches = parser.add_subparsers(dest="bench", required=True, metavar="NAME")
+    """Adds one sub-command for each bench; the chosen one's module adds its own flags."""
+    benches = parser.add_subparsers(
+        dest="bench", required=True, metavar="NAME", parser_class=BenchParser
+    )
     for name, (module, summary) in BENCHES.items():
         sub = benches.add_parser(name, help=summary, description=summary, allow_abbrev=False)
-        importlib.import_module(f"geex_jax.benchmark.{module}").add_arguments(sub)
+        sub.module = module
 
 
 def run(args: argparse.Namespace) -> int | None:
     """Runs the chosen bench's `run(args)`."""
-    module = BENCHES[args.bench][0]
-    return importlib.import_module(f"geex_jax.benchmark.{module}").run(args)
+    return _load(BENCHES[args.bench][0]).run(args)
+
+
+def _load(module: str) -> Any:
+    return importlib.import_module(f"geex_jax.benchmark.{module}")
