@@ -26,6 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--languages", nargs="+", default=(), metavar="NAME", help="only these (default all 23)")
     add("--workers", type=int, metavar="N", help="processes (default one per core)")
     add("--seed", type=int, default=0, help="draws the order of files (default %(default)s)")
+    add("--exclude", nargs="+", default=(), metavar="NAME",
+        help="names of folders not to enter, e.g. site-packages")  # fmt: skip
     add("--no-tag", action="store_true", help="no language tag at the head of segments")
     add("--follow-links", action="store_true", help="enter folders behind symbolic links")
     add("--rows-per-shard", type=int, default=0, metavar="N", help="default: about 128 MB")
@@ -68,6 +70,7 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
         tags=not args.no_tag,
         filters=filters,
+        exclude=tuple(args.exclude),
         follow_links=args.follow_links,
         workers=args.workers,
         rows_per_shard=args.rows_per_shard,

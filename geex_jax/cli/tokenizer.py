@@ -28,8 +28,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--output", required=True, metavar="DIR", help="where to save it")
     train.add_argument("--vocab-size", type=int, default=8192, help="pieces (default 8192)")
     train.add_argument(
-        "--max-megabytes", type=float, default=20, help="text to sample at most (default 20)"
+        "--max-megabytes",
+        type=float,
+        default=20,
+        help="text to sample at most, balanced over the languages (default 20)",
     )
+    train.add_argument(
+        "--exclude", nargs="+", default=(), metavar="NAME", help="names of folders not to enter"
+    )
+    train.add_argument(
+        "--validation-fraction", type=float, default=0.02, metavar="SHARE",
+        help="files that geex prepare will keep for validation are not read (default 0.02)",
+    )  # fmt: skip
     show = verbs.add_parser(
         "show",
         help="print the ids and pieces of a text or file",
@@ -54,14 +64,19 @@ def run(args: argparse.Namespace) -> int | None:
 
 def _train(args: argparse.Namespace) -> None:
     from geex_jax import tokenizers
-    from geex_jax.tokenizers import corpus
+    from geex_jax.data import PrepareConfig, sample_texts
 
     if args.max_megabytes <= 0:
         raise GeexError(f"--max-megabytes {args.max_megabytes:g} is not positive", "try 20")
     progress = files.Progress("reading", args.max_megabytes, "MB")
-    texts = corpus.read_sources(
-        args.input, args.max_megabytes, on_file=lambda size: progress.update(size / 1e6)
+    config = PrepareConfig(
+        exclude=tuple(args.exclude), validation_fraction=args.validation_fraction
     )
+    texts = []
+    # Tag lines go in front, as in training, so that they become few pieces.
+    for language, text in sample_texts(args.input, config, max_bytes=int(args.max_megabytes * 1e6)):
+        texts.append(f"{language.tag}\n{text}")
+        progress.update(len(text) / 1e6)
     progress.close()
     size = sum(len(text.encode()) for text in texts)
     print(f"training {args.vocab_size} pieces on {len(texts)} files, {size / 1e6:.1f} MB")

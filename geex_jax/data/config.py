@@ -25,6 +25,7 @@ class PrepareConfig:
       seed: draws the order of files.
       tags: whether each segment begins with its language's tag line.
       filters: which files pass.
+      exclude: names of folders that are not entered.
       follow_links: whether folders behind symbolic links are entered.
       workers: processes; None for one per core. Does not change the result.
       rows_per_shard: rows in a shard; 0 for about 128 MB.
@@ -37,6 +38,7 @@ class PrepareConfig:
     seed: int = 0
     tags: bool = True
     filters: Filters = dataclasses.field(default_factory=Filters)
+    exclude: tuple[str, ...] = ()
     follow_links: bool = False
     workers: int | None = None
     rows_per_shard: int = 0
@@ -75,6 +77,7 @@ class PrepareConfig:
             "seed": self.seed,
             "tags": self.tags,
             "filters": dataclasses.asdict(self.filters),
+            "exclude": sorted(self.exclude),
             "follow_links": self.follow_links,
             "rows_per_shard": self.rows_per_shard,
         }

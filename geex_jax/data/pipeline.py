@@ -158,7 +158,9 @@ def _prepare(
 
 
 def _walk(roots: list[str], output: pathlib.Path, config: PrepareConfig) -> sources.Walk:
-    return sources.walk(roots, exclude=str(output), follow_links=config.follow_links)
+    return sources.walk(
+        roots, exclude=str(output), names=config.exclude, follow_links=config.follow_links
+    )
 
 
 def _input(roots: Sequence[str], found: Sequence[sources.Found]) -> str:

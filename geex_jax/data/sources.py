@@ -8,7 +8,7 @@ import functools
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from geex_jax.languages import LANGUAGES, Language
@@ -38,7 +38,13 @@ class Walk(NamedTuple):
     counts: collections.Counter[str]
 
 
-def walk(roots: Sequence[str], *, exclude: str | None = None, follow_links: bool = False) -> Walk:
+def walk(
+    roots: Sequence[str],
+    *,
+    exclude: str | None = None,
+    names: Collection[str] = (),
+    follow_links: bool = False,
+) -> Walk:
     """Lists the files below `roots` whose names may be those of source code, in a fixed order.
 
     Every folder is visited once, also when inputs overlap. Folders behind symbolic links are
@@ -48,9 +54,10 @@ def walk(roots: Sequence[str], *, exclude: str | None = None, follow_links: bool
     Args:
       roots: folders (or single files).
       exclude: a folder to leave out, wherever it lies.
+      names: folders of these names, below the roots, are left out.
       follow_links: enter folders behind symbolic links, after all real ones.
     """
-    walker = _Walker(follow_links)
+    walker = _Walker(follow_links, frozenset(names) | VERSION_CONTROL)
     if exclude is not None and os.path.isdir(exclude):
         walker.visited.add(_identity(os.stat(exclude)))
     for root in roots:
@@ -68,7 +75,8 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 class _Walker:
-    def __init__(self, follow_links: bool):
+    def __init__(self, follow_links: bool, left_out: frozenset[str]):
+        self.left_out = left_out
         self.follow_links = follow_links
         self.found: list[Found] = []
         self.counts: collections.Counter[str] = collections.Counter()
@@ -96,7 +104,7 @@ class _Walker:
             below = []
             for entry in entries:
                 if self._is_folder(entry):
-                    if entry.name not in VERSION_CONTROL:
+                    if entry.name not in self.left_out:
                         below.append((entry.path, (*above, identity)))
                 elif entry.is_symlink() and os.path.isdir(entry.path):
                     self._linked_folder(entry.path, (*above, identity))

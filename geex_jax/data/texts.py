@@ -77,8 +77,9 @@ def _groups(
     if split not in (None, *scans.SPLITS):
         raise GeexError(f"unknown split {split!r}", "use train or validation")
     config.check()
-    found = sources.walk(check_inputs(inputs), follow_links=config.follow_links).found
-    scanned = scans.scan(found, config.scanner(), worker_count=config.workers)
+    roots = check_inputs(inputs)
+    walked = sources.walk(roots, names=config.exclude, follow_links=config.follow_links)
+    scanned = scans.scan(walked.found, config.scanner(), worker_count=config.workers)
     groups = scans.group(scanned.kept, config.validation_fraction, config.seed)
     if not groups:
         raise GeexError("no source file passed the filters", "give more input or relax the filters")

@@ -238,3 +238,13 @@ def test_a_sample_is_bounded_and_balanced(tmp_path):
     assert sizes["Rust"] == whole  # it has less than its part
     assert 1.2 < sizes["Python"] / sizes["Go"] < 5  # 15 times more files, about the root of that
     assert sample == list(sample_texts(top, config, max_bytes=40_000))
+
+
+def test_folders_of_an_excluded_name_are_not_entered_below_the_roots(tmp_path):
+    for folder in ("a", "a/site-packages", "site-packages/b"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "x.py").write_text("x = 1\n")
+    walked = sources.walk([str(tmp_path)], names=["site-packages"])
+    assert [os.path.relpath(f.path, tmp_path) for f in walked.found] == ["a/x.py"]
+    inside = sources.walk([str(tmp_path / "site-packages")], names=["site-packages"])
+    assert [os.path.relpath(f.path, tmp_path) for f in inside.found] == ["site-packages/b/x.py"]

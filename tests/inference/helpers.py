@@ -46,5 +46,5 @@ def lively(params, factor=8.0):
 
 def small_model(**changes):
     model = Transformer(CONFIG.replace(**changes))
-    params = model.init(jax.random.key(1), jnp.zeros((1, 4), jnp.int32))["params"]
+    params = jax.jit(model.init)(jax.random.key(1), jnp.zeros((1, 4), jnp.int32))["params"]
     return model, lively(params)

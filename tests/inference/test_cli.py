@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
         vocab_size=448, context_length=96, d_model=32, num_heads=2, num_layers=2, d_ff=64
     )
     tokens = jnp.zeros((1, 4), jnp.int32)
-    params = lively(Transformer(config).init(jax.random.key(0), tokens)["params"], 4.0)
+    params = lively(jax.jit(Transformer(config).init)(jax.random.key(0), tokens)["params"], 4.0)
     for name, provenance in (("model", {"data": str(top / "data"), "step": 7}), ("bare", {})):
         checkpoints.save_model(top / name, config, params, tokenizer, provenance)
     return top

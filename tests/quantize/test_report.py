@@ -29,7 +29,7 @@ CONFIG = ModelConfig(
 @pytest.fixture(scope="module")
 def trees():
     model = Transformer(CONFIG)
-    params = model.init(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))["params"]
+    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))["params"]
     params = jax.tree.map(lambda x: x * 8 if x.ndim > 1 else x, params)
     return model, params, quantize_params(params, 4)
 

@@ -40,7 +40,7 @@ def reference(shared):
 @pytest.fixture(scope="module")
 def small():
     model = Transformer(SMALL)
-    return model, model.init(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))["params"]
+    return model, jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))["params"]
 
 
 def leaves_at(tree, official):
@@ -154,7 +154,7 @@ def test_an_untied_head_stays_float_and_a_gate_does_not():
     config = SMALL.replace(tied_head=False, gated_mlp=True, top_query_layer=False)
     model = Transformer(config)
     tokens = jnp.arange(8, dtype=jnp.int32)[None]
-    params = model.init(jax.random.key(0), tokens)["params"]
+    params = jax.jit(model.init)(jax.random.key(0), tokens)["params"]
     quantized = quantize_params(params)
     assert quantized["head"]["kernel"] is params["head"]["kernel"]
     assert quantized["layers"]["mlp"]["gate"]["kernel_int8"].dtype == jnp.int8

@@ -1,0 +1,28 @@
+"""Small CodeGeeX-shaped model for `geex quickstart`: minutes on 2 CPU cores.
+
+Command (`geex quickstart` prints it with its own folders and number of steps):
+  geex train --config=experiments/quickstart.py --workdir=runs/q --config.data.folder=data
+
+Hardware and time: 2 CPU cores, about 3 minutes. Result: see the README's quickstart output.
+"""
+
+from geex_jax.training.config import default_config
+
+
+def get_config():
+    """Returns the experiment."""
+    config = default_config()
+    config.name = "quickstart"
+    config.model.preset = "geex-3m"
+    config.model.context_length = 256
+    config.steps = 400
+    config.batch_size = 8
+    config.optimizer.lr = 3e-3
+    config.optimizer.end_lr = 1e-4
+    config.optimizer.warmup = 30
+    config.data.alpha = 0.7
+    config.evaluate.every = 0
+    config.checkpoint.every = 100
+    config.log.every = 10
+    config.evaluate.prompts = []
+    return config

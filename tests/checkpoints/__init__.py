@@ -1,0 +1,1 @@
+"""Tests of geex_jax/checkpoints."""
