@@ -25,8 +25,9 @@ from geex_jax.data import load_manifest
 from geex_jax.errors import GeexError
 from geex_jax.languages import LANGUAGES
 
-MAX_MEGABYTES = 48  # more would take longer to prepare than a few minutes of training can read
+MAX_MEGABYTES = 64  # more would take longer to prepare than a few minutes of training can read
 EXCLUDED = ("site-packages", "dist-packages")  # taken one by one instead
+MAX_PACKAGES = 6  # more make the commands hard to read
 SEQ_LEN = 256
 VOCAB_SIZE = 4096
 BATCH_SIZE = 8
@@ -43,10 +44,11 @@ PLACES = (
     "/usr/lib/jvm/*/lib/src",
     "/usr/share/perl*",
     "/usr/share/php*",
-    "/usr/local/include",
     "/usr/include/c++",
-    "/usr/include",
-    "/usr/share/doc",
+    "/usr/include/*-linux-gnu",
+    "/usr/include/linux",
+    "/usr/include/node",
+    "/usr/local/include",
     "/usr/lib/R/library",
 )
 PROMPTS = {
@@ -77,7 +79,7 @@ def find_sources(limit: float = MAX_MEGABYTES) -> list[str]:
     """Folders with source code on this machine, about `limit` MB of it in all.
 
     Python's standard library comes first, then other languages, then installed packages, which
-    are taken one by one, the smallest first, until the limit is reached. Folders named in
+    are taken one by one, the largest that fit first. Folders named in
     `EXCLUDED` do not count: the stages leave them out.
     """
     packages = pathlib.Path(sysconfig.get_path("purelib"))
@@ -91,12 +93,11 @@ def find_sources(limit: float = MAX_MEGABYTES) -> list[str]:
         if size and (total + size <= limit or not chosen):
             total += size
             chosen.append(path)
-    sizes = [
-        (_source_megabytes(str(p)), str(p)) for p in sorted(packages.glob("[a-z]*")) if p.is_dir()
-    ]
-    for size, path in sorted(sizes):
-        if size >= 0.2 and total + size <= limit:
-            total += size
+    sizes = [(_source_megabytes(str(p)), str(p)) for p in packages.glob("[a-z]*") if p.is_dir()]
+    taken = 0
+    for size, path in sorted(sizes, reverse=True):
+        if size >= 0.5 and total + size <= limit and taken < MAX_PACKAGES:
+            total, taken = total + size, taken + 1
             chosen.append(path)
     return chosen
 

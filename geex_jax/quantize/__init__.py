@@ -13,8 +13,8 @@ from geex_jax.quantize.report import (
 )
 from geex_jax.quantize.weights import (
     Params,
-    Rounding,
     Quantization,
+    Rounding,
     dequantize_params,
     is_quantized,
     quantization_of,

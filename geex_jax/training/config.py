@@ -6,7 +6,7 @@ import ast
 import importlib.util
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from ml_collections import ConfigDict
 
@@ -15,6 +15,8 @@ from geex_jax.errors import GeexError, did_you_mean
 from geex_jax.models import ModelConfig, preset
 from geex_jax.training.optimizer import OptimizerConfig
 from geex_jax.training.step import StepConfig
+
+Config: TypeAlias = Any  # a ConfigDict; its attributes have no static types
 
 # A run may be taken up again with other values of these; all others decide the losses.
 FREE_ON_RESUME = (
@@ -28,7 +30,7 @@ FREE_ON_RESUME = (
 )
 
 
-def default_config() -> ConfigDict:
+def default_config() -> Config:
     """Every field of an experiment; `experiments/*.py` start from it and change what differs."""
     return ConfigDict(
         {
@@ -83,7 +85,7 @@ def default_config() -> ConfigDict:
     )
 
 
-def load_config(path: files.Path, overrides: Sequence[str] = ()) -> ConfigDict:
+def load_config(path: files.Path, overrides: Sequence[str] = ()) -> Config:
     """Runs `get_config()` of an experiment file and applies `--config.a.b=value` overrides.
 
     Raises:
@@ -116,7 +118,7 @@ def _joined(words: Sequence[str]) -> list[str]:
     return out
 
 
-def _override(config: ConfigDict, flag: str) -> None:
+def _override(config: Config, flag: str) -> None:
     name, equals, text = flag.partition("=")
     if not name.startswith("--config."):
         raise GeexError(f"unknown flag {name}", "overrides are written --config.KEY=VALUE")
@@ -184,7 +186,7 @@ def summary(path: pathlib.Path) -> str:
     return text.splitlines()[0] if text else ""
 
 
-def model_config(config: ConfigDict, vocab_size: int, seq_len: int) -> ModelConfig:
+def model_config(config: Config, vocab_size: int, seq_len: int) -> ModelConfig:
     """The model's shape for data of that vocabulary and row length.
 
     Raises:
@@ -215,13 +217,13 @@ def model_config(config: ConfigDict, vocab_size: int, seq_len: int) -> ModelConf
     )
 
 
-def optimizer_config(config: ConfigDict) -> OptimizerConfig:
+def optimizer_config(config: Config) -> OptimizerConfig:
     """The optimizer's part; the cosine ends with the last step."""
     fields = config.optimizer.to_dict()
     return OptimizerConfig(steps=config.steps, **fields)
 
 
-def step_config(config: ConfigDict) -> StepConfig:
+def step_config(config: Config) -> StepConfig:
     """The step's part."""
     return StepConfig(
         accumulate=config.accumulate,
@@ -231,7 +233,7 @@ def step_config(config: ConfigDict) -> StepConfig:
     )
 
 
-def check_batch(config: ConfigDict, ways: int) -> None:
+def check_batch(config: Config, ways: int) -> None:
     """Refuses a batch that does not divide over devices and parts, before anything is compiled."""
     unit = ways * config.accumulate
     if config.batch_size < 1 or config.batch_size % unit:

@@ -244,7 +244,7 @@ def test_folders_of_an_excluded_name_are_not_entered_below_the_roots(tmp_path):
     for folder in ("a", "a/site-packages", "site-packages/b"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "x.py").write_text("x = 1\n")
-    walked = sources.walk([str(tmp_path)], names=["site-packages"])
+    walked = walk([str(tmp_path)], names=["site-packages"])
     assert [os.path.relpath(f.path, tmp_path) for f in walked.found] == ["a/x.py"]
-    inside = sources.walk([str(tmp_path / "site-packages")], names=["site-packages"])
+    inside = walk([str(tmp_path / "site-packages")], names=["site-packages"])
     assert [os.path.relpath(f.path, tmp_path) for f in inside.found] == ["site-packages/b/x.py"]

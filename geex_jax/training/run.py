@@ -1,0 +1,118 @@
+"""What a run consists of, and every refusal that needs no compiler."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+
+from geex_jax import files, tokenizers
+from geex_jax.checkpoints import Loaded, load_model
+from geex_jax.data import manifest as manifests
+from geex_jax.data.loader import make_loader
+from geex_jax.errors import GeexError
+from geex_jax.models import Transformer
+from geex_jax.parallel import batch_sharding, batch_ways, make_mesh
+from geex_jax.training import config as configs
+from geex_jax.training.evaluate import ByteCounter
+from geex_jax.training.optimizer import make_optimizer
+from geex_jax.training.step import TrainState, init_state, sharded_init
+
+
+class Run:
+    """What a run consists of once everything has been checked, before anything is compiled."""
+
+    def __init__(self, config: configs.Config, workdir: pathlib.Path):
+        self.config, self.workdir = config, workdir
+        if not config.data.folder:
+            raise GeexError("config.data.folder is empty", "name a folder that geex prepare wrote")
+        self.manifest = manifests.load(config.data.folder)
+        self.tokenizer = tokenizers.load(pathlib.Path(config.data.folder) / "tokenizer")
+        if self.tokenizer.fingerprint() != self.manifest.tokenizer.fingerprint:
+            raise GeexError(
+                f"the tokenizer in {config.data.folder} is not the one that made its rows",
+                "run geex prepare again",
+            )
+        self.seq_len = self.manifest.seq_len
+        vocab = self.manifest.tokenizer.vocab_size
+        self.start = self._fine_tuned_from(config, vocab)
+        if self.start is None:
+            self.model = Transformer(configs.model_config(config, vocab, self.seq_len))
+        else:
+            self.model = Transformer(
+                self.start.config.replace(
+                    dropout=config.model.dropout, dtype=config.model.dtype, remat=config.model.remat
+                )
+            )
+        self.optimizer_config = configs.optimizer_config(config)
+        self.step_config = configs.step_config(config)
+        self.mesh = make_mesh(config.mesh.to_dict())
+        configs.check_batch(config, batch_ways(self.mesh))
+        self.loader = make_loader(
+            config.data.folder,
+            "train",
+            batch_size=config.batch_size,
+            seed=config.seed,
+            alpha=config.data.alpha,
+            weights=config.data.weights.to_dict() or None,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            prefetch=config.data.prefetch,
+        )
+        self.counter = ByteCounter.of(self.tokenizer, self.manifest, self.model.config.vocab_size)
+        self._check_workdir()
+
+    def _fine_tuned_from(self, config: configs.Config, vocab: int) -> Loaded | None:
+        if not config.init_from:
+            return None
+        loaded = load_model(config.init_from)
+        found = loaded.tokenizer.fingerprint() if loaded.tokenizer else "none"
+        if found != self.manifest.tokenizer.fingerprint:
+            raise GeexError(
+                f"vocabulary of {config.init_from} ({found}) is not the data's "
+                f"({self.manifest.tokenizer.fingerprint}, {vocab} pieces)",
+                f"run geex prepare with --tokenizer {config.init_from}/tokenizer",
+            )
+        if loaded.config.context_length < self.seq_len:
+            raise GeexError(
+                f"rows of {self.seq_len} tokens exceed the model's context of "
+                f"{loaded.config.context_length}",
+                f"run geex prepare with --seq-len {loaded.config.context_length}",
+            )
+        return loaded
+
+    def _check_workdir(self) -> None:
+        path = self.workdir / "experiment.json"
+        mine = json.loads(json.dumps(self.config.to_dict(), default=list))
+        mine["data_fingerprint"] = self.manifest.fingerprint
+        if path.is_file():
+            changes = configs.same_run(json.loads(path.read_text()), mine)
+            if changes:
+                raise GeexError(
+                    f"{self.workdir} holds a run of another config ({'; '.join(changes[:3])})",
+                    "choose another --workdir, or use the old values",
+                )
+        elif self.workdir.is_dir() and any(self.workdir.iterdir()):
+            raise GeexError(
+                f"{self.workdir} is not empty and no workdir", "choose another --workdir"
+            )
+        else:
+            files.write_json(path, mine)
+
+    def fresh_state(self) -> TrainState:
+        """A state at step 0, born in its places on the mesh."""
+        params = None if self.start is None else self.start.params
+        optimizer = make_optimizer(self.optimizer_config)
+        return sharded_init(
+            self.mesh,
+            lambda: init_state(
+                self.model, optimizer, self.config.seed, self.step_config, params=params
+            ),
+        )
+
+    def put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        """Places this process's rows on the mesh."""
+        place = batch_sharding(self.mesh)
+        return {k: jax.make_array_from_process_local_data(place, v) for k, v in batch.items()}
