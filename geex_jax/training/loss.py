@@ -65,9 +65,11 @@ def _unchunk(x: jax.Array, length: int) -> jax.Array:
 def _nll(hidden, table, bias, targets):
     logits = jnp.einsum("bsd,vd->bsv", hidden, table, preferred_element_type=jnp.float32)
     logits = logits + bias.astype(jnp.float32)
-    lse = jax.nn.logsumexp(logits, axis=-1)
+    top = jnp.max(logits, axis=-1)
+    powers = jnp.exp(logits - top[..., None])  # the gradient uses them again: one exp per logit
+    total = jnp.sum(powers, axis=-1)
     picked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    return lse - picked, logits, lse
+    return top + jnp.log(total) - picked, powers, total
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -88,18 +90,19 @@ def _forward(chunk, hidden, table, bias, targets, weights):
     def body(carry, xs):
         total, grad_table, grad_bias = carry
         h, t, w = xs
-        nll, logits, lse = _nll(h, table, bias, t)
-        delta = jnp.exp(logits - lse[..., None]) - (vocabulary == t[..., None])
-        delta = delta * w[..., None]
+        nll, powers, norm = _nll(h, table, bias, t)
+        hit = vocabulary == t[..., None]
+        delta = powers * (w / norm)[..., None] - jnp.where(hit, w[..., None], 0.0)
         narrow = delta.astype(h.dtype)
         grad_h = jnp.einsum("bsv,vd->bsd", narrow, table)
-        grad_table += jnp.einsum("bsv,bsd->vd", narrow, h, preferred_element_type=jnp.float32)
+        # [D, V]: the other way round a CPU transposes delta, by far the largest array here.
+        grad_table += jnp.einsum("bsd,bsv->dv", h, narrow, preferred_element_type=jnp.float32)
         grad_bias += jnp.sum(delta, axis=(0, 1))
         return (total + jnp.sum(nll * w), grad_table, grad_bias), (nll, grad_h)
 
     start = (
         jnp.zeros((), jnp.float32),
-        jnp.zeros(table.shape, jnp.float32),
+        jnp.zeros(table.shape[::-1], jnp.float32),
         jnp.zeros(bias.shape, jnp.float32),
     )
     (total, grad_table, grad_bias), (nll, grad_h) = jax.lax.scan(
@@ -108,7 +111,7 @@ def _forward(chunk, hidden, table, bias, targets, weights):
     length = hidden.shape[1]
     grads = (
         _unchunk(grad_h, length),
-        grad_table.astype(table.dtype),
+        grad_table.T.astype(table.dtype),
         grad_bias.astype(bias.dtype),
     )
     return (total, _unchunk(nll, length)), grads

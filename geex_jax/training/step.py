@@ -108,7 +108,7 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, j
       `not_finite`, `limit` (of the loss, infinite before the window is half full).
     """
     loss, tokens, grads = _gradients(state, batch)
-    grad_norm = optax.global_norm(grads)
+    grad_norm = optax.tree.norm(grads)
     observed = jnp.stack([loss, grad_norm])
     limit = _limits(state)
     finite = jnp.all(jnp.isfinite(observed))
@@ -134,7 +134,7 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, j
         "loss": loss,
         "tokens": tokens,
         "grad_norm": grad_norm,
-        "param_norm": optax.global_norm(new.params),
+        "param_norm": optax.tree.norm(new.params),
         "skipped": skip.astype(jnp.float32),
         "not_finite": (~finite).astype(jnp.float32),
         "limit": limit[0],
