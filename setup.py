@@ -22,7 +22,7 @@ REQUIREMENTS = [
     "tokenizers>=0.21",
     "grain>=0.2.14",
     "array-record>=0.8.1",
-    "tensorboardX>=2.6.2",
+    "tensorboardX>=2.6.2.2",
     "matplotlib>=3.9",
     "absl-py>=2.1",
     "huggingface-hub>=0.26",
@@ -54,7 +54,6 @@ setup(
     },
     entry_points={"console_scripts": ["geex=geex_jax.cli:main"]},
     classifiers=[
-        "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",

@@ -15,14 +15,17 @@ def get_config():
     config.name = "quickstart"
     config.model.preset = "geex-3m"
     config.model.context_length = 256
-    config.steps = 400
-    config.batch_size = 8
+    # In minutes a shallow model on small batches learns most: more steps, more text seen.
+    config.model.overrides.num_layers = 2
+    config.steps = 1500
+    config.batch_size = 4
+    config.loss_chunk = 64  # smaller temporaries: a CPU spends less time on fresh pages
     config.optimizer.lr = 3e-3
     config.optimizer.end_lr = 1e-4
-    config.optimizer.warmup = 30
+    config.optimizer.warmup = 50
     config.data.alpha = 0.7
     config.evaluate.every = 0
-    config.checkpoint.every = 100
-    config.log.every = 10
+    config.checkpoint.every = 300
+    config.log.every = 50
     config.evaluate.prompts = []
     return config
