@@ -36,12 +36,15 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["geex_jax", "geex_jax.*"]),
+    # The experiments go along in the wheel, for users without a clone.
+    packages=[*find_packages(include=["geex_jax", "geex_jax.*"]), "geex_jax._experiments"],
+    package_dir={"geex_jax._experiments": "experiments"},
     install_requires=REQUIREMENTS,
     extras_require={
         "tpu": ["jax[tpu]>=0.8.0"],
         "gpu": ["jax[cuda12]>=0.8.0"],
         "convert": ["torch>=2.6", "transformers>=4.57", "safetensors>=0.5"],
+        "serve": ["starlette>=0.40", "uvicorn>=0.30"],  # for the server, which is to come
         "wandb": ["wandb>=0.19"],
         "test": [
             "pytest>=8",

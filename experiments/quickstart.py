@@ -24,8 +24,10 @@ def get_config():
     config.optimizer.end_lr = 1e-4
     config.optimizer.warmup = 50
     config.data.alpha = 0.7
-    config.evaluate.every = 0
+    config.evaluate.every = 300
+    config.evaluate.batches = 4
     config.checkpoint.every = 300
     config.log.every = 50
+    config.skip.sigma = 10.0  # four rows a step make a noisy loss
     config.evaluate.prompts = []
     return config

@@ -80,7 +80,7 @@ def default_config() -> Config:
                 "sample_tokens": 48,
             },
             "checkpoint": {"every": 200, "keep_last": 2, "keep_best": 1},
-            "log": {"every": 10},  # steps
+            "log": {"every": 10, "wandb": ""},  # steps; a Weights & Biases project, empty: none
         }
     )
 

@@ -81,7 +81,7 @@ def train(config: configs.Config, workdir: files.Path, sample: Sampler | None = 
     step = checkpoints.latest() or 0
     if step:
         state = _restore(checkpoints, step, state, run)
-    writer = measures.MetricWriter(workdir, step)
+    writer = measures.MetricWriter(workdir, step, config.log.wandb)
     say = print if jax.process_index() == 0 else _silent
     banner(run, state, step, say)
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from geex_jax import files
+from geex_jax.errors import GeexError
 from geex_jax.models import ModelConfig, Transformer
 
 # Dense bf16 FLOP/s per device by `device_kind`, from the makers' public pages.
@@ -83,8 +84,12 @@ class MetricWriter:
     Only the first process writes.
     """
 
-    def __init__(self, workdir: pathlib.Path, start_step: int):
-        """Rows of steps after `start_step` are removed: they will be computed again."""
+    def __init__(self, workdir: pathlib.Path, start_step: int, wandb_project: str = ""):
+        """Rows of steps after `start_step` are removed: they will be computed again.
+
+        Raises:
+          GeexError: a Weights & Biases project is named and `wandb` is not installed.
+        """
         self.path = workdir / "metrics.jsonl"
         self.active = jax.process_index() == 0
         if not self.active:
@@ -95,6 +100,7 @@ class MetricWriter:
         self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (kept open)
         from tensorboardX import SummaryWriter
 
+        self.wandb = _wandb_run(wandb_project, workdir)
         self.board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
 
     def write(self, step: int, kind: str, values: dict[str, Any]) -> None:
@@ -108,6 +114,8 @@ class MetricWriter:
                 if isinstance(number, int | float):
                     tag = f"{kind}/{key}" + (f"/{name}" if name else "")
                     self.board.add_scalar(tag, number, step)
+                    if self.wandb is not None:
+                        self.wandb.log({tag: number}, step=step)
 
     def text(self, step: int, tag: str, text: str) -> None:
         """Writes a text to TensorBoard."""
@@ -119,6 +127,21 @@ class MetricWriter:
         if self.active:
             self.file.close()
             self.board.close()
+            if self.wandb is not None:
+                self.wandb.finish()
+
+
+def _wandb_run(project: str, workdir: pathlib.Path) -> Any:
+    # None without a project. The run's id is the workdir's name, so that a resumed run goes on.
+    if not project:
+        return None
+    try:
+        import wandb  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise GeexError(
+            f"config.log.wandb={project} needs wandb", 'pip install "geex-jax[wandb]"'
+        ) from None
+    return wandb.init(project=project, id=workdir.name, resume="allow", dir=str(workdir))
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
@@ -145,7 +168,11 @@ def plot_losses(workdir: pathlib.Path, title: str) -> pathlib.Path | None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
-    axes.plot([x for x, _ in train], [y for _, y in train], color="0.75", lw=1, label="train")
+    steps, values = np.array(train).T
+    axes.plot(steps, values, color="0.88", lw=0.7)
+    window = max(1, len(values) // 40)
+    smooth = np.convolve(values, np.ones(window) / window, mode="valid")
+    axes.plot(steps[window - 1 :], smooth, color="0.55", lw=1.5, label=f"train, mean of {window}")
     curves: dict[str, list[tuple[int, float]]] = {}
     for row in rows:
         if row["kind"] == "validation":
@@ -158,9 +185,9 @@ def plot_losses(workdir: pathlib.Path, title: str) -> pathlib.Path | None:
         if language == "all":
             line.set(color="black", linewidth=2.2)
     axes.set(xlabel="step", ylabel="bits per byte", title=title)
-    top = np.percentile([v for _, v in train], 90)
-    low = min(v for _, v in train + [p for c in curves.values() for p in c])
-    axes.set_ylim(max(0.0, low * 0.9), max(top * 1.1, low * 1.5))
+    last = [points[-1][1] for points in curves.values()]
+    top = max([np.percentile(values, 95), *last])
+    axes.set_ylim(0.9 * min([*smooth, *last]), 1.1 * top)
     axes.grid(alpha=0.3)
     axes.legend(title="validation", fontsize=8, ncols=2)
     path = workdir / "loss.png"

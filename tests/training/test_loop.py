@@ -256,3 +256,36 @@ def test_a_run_that_cannot_learn_stops(config, tmp_path, monkeypatch):
     )  # fmt: skip
     with pytest.raises(GeexError, match="3 steps in a row had to be skipped"):
         loop.train(config, tmp_path / "run")
+
+
+def test_weights_and_biases_gets_what_tensorboard_gets(config, tmp_path, monkeypatch):
+    logged, calls = [], {}
+
+    class Stub:
+        @staticmethod
+        def init(**words):
+            calls.update(words)
+            return Stub
+
+        @staticmethod
+        def log(values, step):
+            logged.append((step, values))
+
+        @staticmethod
+        def finish():
+            calls["finished"] = True
+
+    monkeypatch.setitem(sys.modules, "wandb", Stub)
+    config.log.wandb = "project"
+    config.steps = 2
+    loop.train(config, tmp_path / "run")
+    assert calls["project"] == "project" and calls["id"] == "run" and calls["finished"]
+    assert {step for step, values in logged if "train/loss" in values} == {1, 2}
+    assert any("validation/bits_per_byte/all" in values for _, values in logged)
+
+
+def test_weights_and_biases_that_is_not_installed_is_one_line(config, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    config.log.wandb = "project"
+    with pytest.raises(GeexError, match="needs wandb"):
+        loop.train(config, tmp_path / "run")
