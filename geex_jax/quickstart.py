@@ -330,7 +330,8 @@ def _quantized_lines(report: dict) -> list[str]:
         return [*lines, f"- drift: {cost}"]
     return [
         *lines,
-        f"- validation: {cost['bits_per_byte_before']:.4f} bits per byte before, "
+        f"- on {cost['tokens']:,} validation tokens: "
+        f"{cost['bits_per_byte_before']:.4f} bits per byte before, "
         f"{cost['bits_per_byte_after']:.4f} after ({cost['bits_per_byte_change']:+.5f}); "
         f"KL {cost['kl']:.2g} nats, same most likely token {cost['top1_agreement']:.2%}",
     ]
