@@ -211,7 +211,8 @@ def _validator(
             process_count=jax.process_count(),
         )
         bits = evaluate(params, batches, run.counter, names)
-        writer.write(step, "validation", {"bits_per_byte": bits})
+        complete = step >= run.config.steps and not config.final_batches
+        writer.write(step, "validation", {"bits_per_byte": bits, "complete": complete})
         parts = "  ".join(f"{name} {value:.3f}" for name, value in bits.items())
         say(f"validation at step {step}, bits/byte: {parts}", flush=True)
         if sample is not None and config.prompts and jax.process_count() == 1:

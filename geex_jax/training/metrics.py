@@ -174,10 +174,13 @@ def plot_losses(workdir: pathlib.Path, title: str) -> pathlib.Path | None:
     smooth = np.convolve(values, np.ones(window) / window, mode="valid")
     axes.plot(steps[window - 1 :], smooth, color="0.55", lw=1.5, label=f"train, mean of {window}")
     curves: dict[str, list[tuple[int, float]]] = {}
+    final: dict[str, list[tuple[int, float]]] = {}
     for row in rows:
         if row["kind"] == "validation":
+            # The last evaluation reads all files, the others a sample: another set, another mark.
+            kind = final if row.get("complete") else curves
             for language, value in row["bits_per_byte"].items():
-                curves.setdefault(language, []).append((row["step"], value))
+                kind.setdefault(language, []).append((row["step"], value))
     for language, points in curves.items():
         (line,) = axes.plot(
             [x for x, _ in points], [y for _, y in points], marker="o", ms=3, lw=1.2, label=language
@@ -185,11 +188,18 @@ def plot_losses(workdir: pathlib.Path, title: str) -> pathlib.Path | None:
         if language == "all":
             line.set(color="black", linewidth=2.2)
     axes.set(xlabel="step", ylabel="bits per byte", title=title)
-    last = [points[-1][1] for points in curves.values()]
+    colors = {line.get_label(): line.get_color() for line in axes.lines}
+    for language, points in final.items():
+        known = language in colors
+        axes.plot(
+            *points[-1], "D", ms=7, color=colors.get(language), label="" if known else language
+        )
+    last = [points[-1][1] for points in (*curves.values(), *final.values())]
     top = max([np.percentile(values, 95), *last])
     axes.set_ylim(0.9 * min([*smooth, *last]), 1.1 * top)
     axes.grid(alpha=0.3)
-    axes.legend(title="validation", fontsize=8, ncols=2)
+    title = "validation (line: a sample, diamond: all files)" if final else "validation"
+    axes.legend(title=title, fontsize=8, ncols=2)
     path = workdir / "loss.png"
     with files.atomic_write(path, "wb") as file:
         figure.savefig(file, dpi=120, format="png")
