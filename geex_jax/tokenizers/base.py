@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -133,6 +133,29 @@ def surrogate_error(text: Any) -> GeexError:
     return GeexError(
         f"text holds a lone surrogate{place}", "read the file with errors='replace', or leave it"
     )
+
+
+def encode_special(
+    text: str,
+    special: re.Pattern[str],
+    special_ids: Mapping[str, int],
+    encode: Callable[[str], list[int]],
+) -> list[int]:
+    """Returns ids with the control strings that `special` matches as control tokens.
+
+    Args:
+      text: any text.
+      special: matches the control strings.
+      special_ids: control string to id.
+      encode: encodes the text between them.
+    """
+    ids: list[int] = []
+    end = 0
+    for match in special.finditer(text):
+        ids += encode(text[end : match.start()])
+        ids.append(special_ids[match[0]])
+        end = match.end()
+    return ids + encode(text[end:])
 
 
 def cores() -> int:

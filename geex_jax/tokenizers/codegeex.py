@@ -107,13 +107,7 @@ class CodeGeeXTokenizer(base.ByteTable):
         return type(self), (self._contents,)
 
     def _encode_special(self, text: str) -> list[int]:
-        ids: list[int] = []
-        end = 0
-        for match in self._special.finditer(text):
-            ids += self.encode(text[end : match.start()])
-            ids.append(self._special_ids[match[0]])
-            end = match.end()
-        return ids + self.encode(text[end:])
+        return base.encode_special(text, self._special, self._special_ids, self.encode)
 
     def _encode_long_blank(self, text: str) -> list[int]:
         ids: list[int] = []

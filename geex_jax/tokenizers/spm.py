@@ -131,13 +131,7 @@ class SentencePieceTokenizer(base.ByteTable):
             raise base.surrogate_error(text) from None
 
     def _encode_special(self, text: str) -> list[int]:
-        ids: list[int] = []
-        end = 0
-        for match in self._special.finditer(text):
-            ids += self.encode(text[end : match.start()])
-            ids.append(self._special_ids[match[0]])
-            end = match.end()
-        return ids + self.encode(text[end:])
+        return base.encode_special(text, self._special, self._special_ids, self.encode)
 
     def _piece_bytes(self, number: int) -> bytes:
         processor = self._processor
