@@ -29,6 +29,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "quantize",
         "float checkpoint to int8 or int4 weights, with a report of the error",
     ),
+    "verify": ("verify", "a checkpoint against its original run by PyTorch, layer by layer"),
     "generate": ("generate", "complete prompts with a checkpoint, float or quantized"),
     "bench": ("bench", "measure against peers in the same run"),
 }
