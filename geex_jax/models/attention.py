@@ -23,11 +23,13 @@ class Context:
 
     Attributes:
       mask: bool [B, 1, T, S], True where a query sees a key.
+      early_mask: the same without the window, for layers before `window_from_layer`, if any.
       start: int32 [B], the cache slot of each row's first new token (cached passes only).
       rotary: cosine and sine tables, rotary positions only.
     """
 
     mask: jax.Array
+    early_mask: jax.Array | None = None
     start: jax.Array | None = None
     rotary: tuple[jax.Array, jax.Array] | None = None
 
@@ -133,7 +135,10 @@ class Attention(nn.Module):
                 .astype(query.dtype)
                 for c in cache
             )
-        out, probs = dot_product_attention(query, key, value, context.mask, dropout(self, config))
+        mask = context.mask
+        if context.early_mask is not None:
+            mask = jnp.where(block < config.window_from_layer, context.early_mask, mask)
+        out, probs = dot_product_attention(query, key, value, mask, dropout(self, config))
         self.sow("intermediates", "probs", probs)
         out = out.reshape(*out.shape[:2], config.num_heads * width)
         out = nn.with_logical_constraint(out, ("batch", "length", "heads"))

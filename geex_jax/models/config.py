@@ -12,8 +12,10 @@ Norm = Literal["layernorm", "rmsnorm"]
 Position = Literal["learned", "rotary", "sinusoidal"]
 Residual = Literal["serial", "parallel"]
 RotaryStyle = Literal["half", "interleaved"]
+RotaryScaling = Literal["linear", "llama3", "yarn"]
 Remat = Literal["none", "full", "qkv", "dots", "minimal"]
 DType = Literal["float32", "bfloat16", "float16"]
+OFFSETS = ("position_offset", "window_from_layer")  # integers that may be 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,15 +38,23 @@ class ModelConfig:
       position_offset: added to position ids before the table (XGLM: 2).
       rotary_dim: leading part of each head that is rotated; None means all of it.
       rotary_theta, rotary_style: base, and which elements form a pair.
-      rotary_factor: linear scaling, positions are divided by it.
+      rotary_factor: how far the context is stretched: scaled frequencies are divided by it.
+      rotary_scaling: which frequencies are scaled: "linear" all of them, "llama3" and "yarn" those
+        that turn seldom within rotary_original_context, with a ramp between the rotary_bounds.
+      rotary_bounds: turns at which a frequency counts as low and as high (llama3: low_freq_factor
+        and high_freq_factor; yarn: beta_slow and beta_fast, usually 1 and 32).
+      rotary_original_context: context before it was stretched; llama3 and yarn need it.
+      rotary_attention_factor: cosine and sine are multiplied by it (yarn).
+      rotary_truncate: the ends of yarn's ramp are whole dimensions.
       residual: "serial" x += attn(n1 x); x += mlp(n2 x), or "parallel" x += attn + mlp.
       shared_norm: one norm feeds both branches (parallel residual only; GPT-J).
-      qkv_bias, output_bias, mlp_bias, head_bias: which linears have biases.
+      qkv_bias, output_bias, mlp_bias, head_bias: which linears have biases; a tied head may too.
       tied_head: logits use the token embedding.
       top_query_layer: one more block whose query comes from its own position table, after the
         final norm and with no norm after it.
       embedding_scale: token embeddings are multiplied by it.
       sliding_window: key j is seen from i if i - window < j <= i; None means all j <= i.
+      window_from_layer: first layer that has the window; earlier ones see all j <= i (Qwen2).
       dropout: rate on embeddings, attention probabilities and both branches, in training.
       dtype: compute type; norms, softmax and logits are float32 whatever it is.
       param_dtype: type of fresh parameters.
@@ -76,6 +86,11 @@ class ModelConfig:
     rotary_theta: float = 10000.0
     rotary_style: RotaryStyle = "half"
     rotary_factor: float = 1.0
+    rotary_scaling: RotaryScaling = "linear"
+    rotary_bounds: tuple[float, float] = (1.0, 4.0)
+    rotary_original_context: int | None = None
+    rotary_attention_factor: float = 1.0
+    rotary_truncate: bool = True
     residual: Residual = "serial"
     shared_norm: bool = False
     qkv_bias: bool = True
@@ -86,6 +101,7 @@ class ModelConfig:
     top_query_layer: bool = True
     embedding_scale: float = 1.0
     sliding_window: int | None = None
+    window_from_layer: int = 0
     dropout: float = 0.0
     dtype: DType = "float32"
     param_dtype: DType = "float32"
@@ -100,8 +116,26 @@ class ModelConfig:
                     f"model.{name} = {value!r} is not known",
                     did_you_mean(str(value), get_args(kind)),
                 )
-            if kind is int and name != "position_offset" and value <= 0:
+            if kind is int and name not in OFFSETS and value <= 0:
                 raise GeexError(f"model.{name} = {value} must be positive", "give a size above 0")
+        self._check_heads()
+        self._check_positions()
+        if self.shared_norm and self.residual != "parallel":
+            raise GeexError("model.shared_norm needs residual = 'parallel'", "set both or neither")
+        if not 0 <= self.dropout < 1:
+            raise GeexError(f"model.dropout = {self.dropout}", "give a rate from 0 to below 1")
+        if self.sliding_window is not None and self.sliding_window <= 0:
+            raise GeexError(
+                f"model.sliding_window = {self.sliding_window} must be positive",
+                "give a size above 0, or None",
+            )
+        if self.window_from_layer < 0:
+            raise GeexError(
+                f"model.window_from_layer = {self.window_from_layer} is negative",
+                "0 gives every layer the window",
+            )
+
+    def _check_heads(self):
         if self.head_dim is None and self.d_model % self.num_heads:
             raise GeexError(
                 f"model.d_model {self.d_model} does not divide into {self.num_heads} heads",
@@ -113,18 +147,39 @@ class ModelConfig:
                 f"{self.kv_heads}",
                 "query heads share key heads in equal groups",
             )
-        if self.position == "rotary" and self.rotated % 2:
-            raise GeexError(
-                f"model.rotary_dim {self.rotated} is odd", "rotary pairs need an even one"
-            )
-        if self.shared_norm and self.residual != "parallel":
-            raise GeexError("model.shared_norm needs residual = 'parallel'", "set both or neither")
-        if not 0 <= self.dropout < 1:
-            raise GeexError(f"model.dropout = {self.dropout}", "give a rate from 0 to below 1")
-        if self.top_query_layer and self.position == "rotary":
+
+    def _check_positions(self):
+        if self.position != "rotary":
+            return
+        if self.top_query_layer:
             raise GeexError(
                 "model.top_query_layer with rotary positions is not defined",
                 "use learned positions, or no top query layer",
+            )
+        if self.rotated % 2:
+            raise GeexError(
+                f"model.rotary_dim {self.rotated} is odd", "rotary pairs need an even one"
+            )
+        if not 0 < self.rotated <= self.head_width:
+            raise GeexError(
+                f"model.rotary_dim {self.rotated} is not within a head of {self.head_width}",
+                "give an even part of the head",
+            )
+        if self.rotary_factor <= 0:
+            raise GeexError(
+                f"model.rotary_factor = {self.rotary_factor} must be positive", "1 scales nothing"
+            )
+        if self.rotary_scaling == "linear":
+            return
+        if not self.rotary_original_context:
+            raise GeexError(
+                f"model.rotary_scaling {self.rotary_scaling!r} needs rotary_original_context",
+                "give the context before it was stretched",
+            )
+        if len(self.rotary_bounds) != 2 or not 0 < self.rotary_bounds[0] < self.rotary_bounds[1]:
+            raise GeexError(
+                f"model.rotary_bounds = {self.rotary_bounds} do not ascend from above 0",
+                "give (low, high), such as (1, 4) for llama3 or (1, 32) for yarn",
             )
 
     @property
@@ -153,8 +208,9 @@ class ModelConfig:
 
 
 def to_dict(config: ModelConfig) -> dict[str, Any]:
-    """Returns the fields as a JSON-able dict."""
-    return dataclasses.asdict(config)
+    """Returns the fields as a JSON-able dict, which JSON gives back unchanged."""
+    values = dataclasses.asdict(config)
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
 def from_dict(values: dict[str, Any]) -> ModelConfig:
@@ -163,4 +219,6 @@ def from_dict(values: dict[str, Any]) -> ModelConfig:
     for key in values:
         if key not in fields:
             raise GeexError(f"unknown model field {key!r}", did_you_mean(key, fields))
-    return ModelConfig(**values)
+    # JSON knows no tuples, and a list would not be hashable.
+    known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return ModelConfig(**known)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from geex_jax.models.config import ModelConfig
 
@@ -47,10 +49,14 @@ class Linear(nn.Module):
     config: ModelConfig
     use_bias: bool = True
     kernel_init: Initializer = nn.initializers.normal(0.02)
+    wide: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """x [..., in] in any float type; returns [..., features] in the compute dtype."""
+        """x [..., in] in any float type; returns [..., features] in the compute dtype.
+
+        A wide linear adds up, and returns, float32.
+        """
         dtype = jnp.dtype(self.config.dtype)
         param_dtype = jnp.dtype(self.config.param_dtype)
         x = x.astype(dtype)
@@ -59,10 +65,11 @@ class Linear(nn.Module):
         else:
             shape = (x.shape[-1], self.features)
             kernel = self.param("kernel", self.kernel_init, shape, param_dtype)
-            y = jnp.einsum("...i,io->...o", x, kernel.astype(dtype))
+            result = jnp.float32 if self.wide else None
+            y = jnp.einsum("...i,io->...o", x, kernel.astype(dtype), preferred_element_type=result)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), param_dtype)
-            y = y + bias.astype(dtype)
+            y = y + bias.astype(y.dtype)
         return y
 
     def _quantized(self, x: jax.Array) -> jax.Array:
@@ -74,7 +81,21 @@ class Linear(nn.Module):
         y = jnp.einsum(
             "...i,oi->...o", x, kernel.astype(x.dtype), preferred_element_type=jnp.float32
         )
-        return (y * scale).astype(x.dtype)
+        return (y * scale).astype(jnp.float32 if self.wide else x.dtype)
+
+
+class Bias(nn.Module):
+    """What a tied head adds to its logits."""
+
+    features: int
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """X [..., features] in float32, and so returned."""
+        dtype = jnp.dtype(self.config.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), dtype)
+        return x + bias.astype(x.dtype)
 
 
 def norm(config: ModelConfig, name: str | None = None) -> nn.LayerNorm | nn.RMSNorm:
@@ -117,12 +138,53 @@ class MLP(nn.Module):
         return Linear(config.d_model, config, bias, self.down_init, name="down")(hidden)
 
 
+def rotary_frequencies(config: ModelConfig) -> np.ndarray:
+    """Radians per position, float32 [rotated/2], scaled as the config says.
+
+    The order of the float32 operations is that of transformers: far from the start, the last bit
+    of a frequency is a visible part of the angle.
+    """
+    exponent = np.arange(0, config.rotated, 2, dtype=np.float32) / np.float32(config.rotated)
+    wavelength = np.power(config.rotary_theta, exponent.astype(np.float64)).astype(np.float32)
+    frequency = np.float32(1) / wavelength
+    factor = np.float32(config.rotary_factor)
+    if factor == 1:
+        return frequency
+    if config.rotary_scaling == "linear":
+        return frequency / factor
+    slow, fast = config.rotary_bounds
+    context = config.rotary_original_context
+    assert context is not None
+    if config.rotary_scaling == "llama3":
+        turns = np.float32(context) / (np.float32(2 * math.pi) / frequency)
+        kept = np.clip((turns - np.float32(slow)) / np.float32(fast - slow), 0, 1)
+        return (1 - kept) * frequency / factor + kept * frequency
+    first, last = _yarn_ramp(config, context)
+    steps = np.arange(config.rotated // 2, dtype=np.float32)
+    kept = 1 - np.clip((steps - np.float32(first)) / np.float32(last - first), 0, 1)
+    return np.float32(1) / (factor * wavelength) * (1 - kept) + frequency * kept
+
+
+def _yarn_ramp(config: ModelConfig, context: int) -> tuple[float, float]:
+    # The pairs between which yarn goes over from keeping frequencies to scaling them.
+    slow, fast = (
+        config.rotated
+        * math.log(context / (turns * 2 * math.pi))
+        / (2 * math.log(config.rotary_theta))
+        for turns in config.rotary_bounds
+    )
+    first, last = (math.floor(fast), math.ceil(slow)) if config.rotary_truncate else (fast, slow)
+    first, last = max(first, 0), min(last, config.rotated - 1)
+    return first, last + 0.001 if first == last else last
+
+
 def rotary_tables(config: ModelConfig, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Cosine and sine [B, T, rotated/2] in float32 for positions int32 [B, T]."""
-    exponent = jnp.arange(0, config.rotated, 2, dtype=jnp.float32) / config.rotated
-    frequency = 1.0 / config.rotary_theta**exponent
-    angle = positions[..., None].astype(jnp.float32) / config.rotary_factor * frequency
-    return jnp.cos(angle), jnp.sin(angle)
+    angle = positions[..., None].astype(jnp.float32) * rotary_frequencies(config)
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    if config.rotary_attention_factor != 1:
+        cos, sin = (t * config.rotary_attention_factor for t in (cos, sin))
+    return cos, sin
 
 
 def rotate(config: ModelConfig, x: jax.Array, tables: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -148,8 +210,8 @@ def sinusoid(positions: jax.Array, width: int) -> jax.Array:
     Source: XGLM (InCoder), which computes them and stores none.
     """
     half = width // 2
-    step = jnp.log(10000.0) / (half - 1)
-    frequency = jnp.exp(-step * jnp.arange(half, dtype=jnp.float32))
+    step = np.float32(math.log(10000.0) / (half - 1))
+    frequency = np.exp(np.arange(half, dtype=np.float32) * -step)
     angle = positions[..., None].astype(jnp.float32) * frequency
     table = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
     return jnp.pad(table, ((0, 0), (0, 0), (0, width - 2 * half)))

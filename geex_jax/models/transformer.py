@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from geex_jax.models.attention import Attention, Context, attention_mask
 from geex_jax.models.cache import KVCache
 from geex_jax.models.config import ModelConfig
-from geex_jax.models.layers import MLP, Linear, dropout, norm, rotary_tables, sinusoid
+from geex_jax.models.layers import MLP, Bias, Linear, dropout, norm, rotary_tables, sinusoid
 
 Params = dict[str, Any]
 Buffers = tuple[jax.Array, jax.Array]
@@ -151,7 +151,9 @@ class Transformer(nn.Module):
             self.top_query = TopQuery(config)
         if not config.tied_head:
             # Logits are made in float32 from the compute dtype, like tied ones.
-            self.head = Linear(config.vocab_size, config, config.head_bias)
+            self.head = Linear(config.vocab_size, config, config.head_bias, wide=True)
+        elif config.head_bias:
+            self.head = Bias(config.vocab_size, config)
 
     def __call__(
         self,
@@ -202,8 +204,10 @@ class Transformer(nn.Module):
         if positions is None:
             positions = slots if segment_ids is None else segment_positions(segment_ids)
         positions = jnp.broadcast_to(positions, tokens.shape)
+        early = config.sliding_window is not None and config.window_from_layer > 0
         context = Context(
             mask=attention_mask(slots, keys, segment_ids, config.sliding_window),
+            early_mask=attention_mask(slots, keys, segment_ids) if early else None,
             start=start,
             rotary=rotary_tables(config, positions) if config.position == "rotary" else None,
         )
@@ -236,9 +240,11 @@ class Transformer(nn.Module):
         """The head's input [B, T, D] to logits float32 [B, T, V]."""
         config = self.config
         if not config.tied_head:
-            return self.head(hidden).astype(jnp.float32)
+            return self.head(hidden)
         table = self.embedding.tokens.astype(config.dtype)
         out = jnp.einsum("btd,vd->btv", hidden, table, preferred_element_type=jnp.float32)
+        if config.head_bias:
+            out = self.head(out)
         return nn.with_logical_constraint(out, ("batch", "length", "vocab"))
 
 

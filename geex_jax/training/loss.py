@@ -160,12 +160,9 @@ def loss_fn(
     )
     assert isinstance(hidden, jax.Array)
     config = model.config
-    if config.tied_head:
-        table = params["embedding"]["tokens"]
-        bias = jnp.zeros((config.vocab_size,), jnp.float32)
-    else:
-        table = params["head"]["kernel"].T
-        bias = params["head"].get("bias", jnp.zeros((config.vocab_size,), jnp.float32))
+    table = params["embedding"]["tokens"] if config.tied_head else params["head"]["kernel"].T
+    # A tied head may have a bias too.
+    bias = params.get("head", {}).get("bias", jnp.zeros((config.vocab_size,), jnp.float32))
     count = jnp.sum(batch["loss_mask"])
     if weights is None:
         weights = batch["loss_mask"] / jnp.maximum(count, 1.0)

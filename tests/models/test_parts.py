@@ -1,5 +1,7 @@
 """The parts that a config picks, on models small enough to check by hand."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,7 @@ from geex_jax.models import (
     unstack_layers,
 )
 from geex_jax.models.layers import fast_gelu, rotary_tables, rotate, sinusoid, unpack_int4
+from geex_jax.quantize.weights import quantize_params
 
 SMALL = ModelConfig(
     vocab_size=64, context_length=32, d_model=32, num_layers=2, num_heads=4, d_ff=64
@@ -42,6 +45,17 @@ PARTS = {
     "starcoder2": {
         "position": "rotary", "num_kv_heads": 1, "sliding_window": 5, "top_query_layer": False,
         "activation": "gelu_tanh",
+    },
+    "qwen2": {
+        "position": "rotary", "norm": "rmsnorm", "gated_mlp": True, "activation": "silu",
+        "num_kv_heads": 2, "output_bias": False, "mlp_bias": False, "sliding_window": 3,
+        "window_from_layer": 1, "top_query_layer": False,
+    },
+    "glm": {
+        "position": "rotary", "norm": "rmsnorm", "gated_mlp": True, "activation": "silu",
+        "num_kv_heads": 2, "head_dim": 12, "rotary_dim": 6, "rotary_style": "interleaved",
+        "rotary_factor": 2.0, "output_bias": False, "mlp_bias": False, "head_bias": True,
+        "top_query_layer": False,
     },
 }  # fmt: skip
 
@@ -112,10 +126,69 @@ def test_causality_by_gradients(name):
         norms = np.linalg.norm(jax.grad(logits)(vectors, at)[0], axis=-1)
         assert (norms[at + 1 :] == 0).all()
         assert norms[at] > 0
-        if window is None or at < window:
+        if window is None or at < window or config.window_from_layer > 0:
             assert (norms[: at + 1] > 0).all()
         elif config.num_layers * (window - 1) < at:
             assert (norms[: at - config.num_layers * (window - 1)] == 0).all()
+
+
+def test_a_window_from_a_layer_on():
+    model, params, tokens = build("qwen2")
+
+    def probs(**changes):
+        config = model.config.replace(num_layers=3, **changes)
+        three = {
+            **params,
+            "layers": jax.tree.map(lambda x: x[jnp.array([0, 1, 1])], params["layers"]),
+        }
+        run = jax.jit(functools.partial(Transformer(config).apply, mutable=["intermediates"]))
+        return run({"params": three}, tokens)[1]["intermediates"]["layers"]["attention"]["probs"][0]
+
+    far = np.tril(np.ones((12, 12), bool), -3)  # keys that a window of 3 hides
+    got = probs(window_from_layer=1)
+    assert (got[0][..., far] > 0).all()
+    assert (got[1:][..., far] == 0).all()
+    np.testing.assert_array_equal(probs(window_from_layer=3), probs(sliding_window=None))
+    assert (probs(window_from_layer=0)[..., far] == 0).all()
+
+
+def test_two_masks_exist_only_where_layers_differ():
+    model, _, tokens = build("qwen2")
+
+    def selects(**changes):
+        model_ = Transformer(model.config.replace(**changes))
+        shapes = jax.eval_shape(model_.init, jax.random.key(0), tokens)
+        run = jax.jit(lambda p: model_.apply(p, tokens))
+        return run.lower(shapes).as_text().count("tensor<1x1x12x12xi1>")
+
+    assert selects() > selects(window_from_layer=0) > 0
+    assert selects(sliding_window=None) == selects(sliding_window=None, window_from_layer=0)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_bias_of_a_head_is_added_to_logits(tied):
+    plain, params, tokens = build("qwen2")
+    config = plain.config.replace(tied_head=tied, head_bias=True)
+    bias = jnp.arange(64.0)
+    shapes = jax.eval_shape(Transformer(config).init, jax.random.key(0), tokens)["params"]
+    assert set(shapes["head"]) == ({"bias"} if tied else {"bias", "kernel"})
+    kernel = {} if tied else {"kernel": params["embedding"]["tokens"].T}
+    with_bias = {**params, "head": {"bias": bias, **kernel}}
+    logits = jax.jit(Transformer(config).apply)({"params": with_bias}, tokens)
+    expected = jax.jit(plain.apply)({"params": params}, tokens) + bias
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    # Quantizing leaves the head alone.
+    assert quantize_params(with_bias)["head"]["bias"] is bias
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_bfloat16_logits_are_not_rounded_to_bfloat16(tied):
+    model, params, tokens = build("llama")
+    config = model.config.replace(tied_head=tied, head_bias=True, dtype="bfloat16")
+    params = {**params, "head": {**params["head"], "bias": jnp.zeros(64)}}
+    logits = jax.jit(Transformer(config).apply)({"params": params}, tokens)
+    assert logits.dtype == jnp.float32
+    assert (logits != logits.astype(jnp.bfloat16).astype(jnp.float32)).mean() > 0.9
 
 
 def test_positions_restart_at_each_segment():

@@ -102,6 +102,28 @@ def test_chunked_equals_plain_in_value_and_gradients(chunk):
 
 
 @pytest.mark.parametrize("tied", [True, False])
+def test_the_bias_of_a_head_counts(tied):
+    config = ModelConfig(
+        vocab_size=40, context_length=8, d_model=16, num_layers=1, num_heads=2, d_ff=32,
+        tied_head=tied, head_bias=True,
+    )  # fmt: skip
+    model = Transformer(config)
+    rows = np.random.default_rng(0).integers(0, 40, (2, 9))
+    batch = batch_of(rows, np.ones((2, 8)))
+    params = model.init(jax.random.key(0), batch["tokens"])["params"]
+    params["head"]["bias"] = jax.random.normal(jax.random.key(1), (40,))
+
+    def plain(params):
+        log_probs = jax.nn.log_softmax(model.apply({"params": params}, batch["tokens"]))
+        return -jnp.mean(jnp.take_along_axis(log_probs, batch["targets"][..., None], -1))
+
+    expected = jax.jit(jax.value_and_grad(plain))(params)
+    got = jax.jit(jax.value_and_grad(lambda p: loss_fn(p, batch, model, chunk=3)[0]))(params)
+    assert np.abs(expected[1]["head"]["bias"]).max() > 1e-3
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), got, expected)
+
+
+@pytest.mark.parametrize("tied", [True, False])
 def test_no_array_of_batch_by_length_by_vocabulary_exists(tied):
     config = ModelConfig(
         vocab_size=3001, context_length=64, d_model=16, num_layers=1, num_heads=2, d_ff=32,
