@@ -22,9 +22,9 @@ from geex_jax.quantize import quantization_of
 
 # Largest |dlogit| that float32 arithmetic may cost a converted model.
 TOLERANCE = 3e-4
-# Relative difference from which states have parted. Measured on tiny models of ten families and
-# on 40 random layers: float32 against float64 stays below 1.4e-5, while the smallest mistake
-# known (erf for tanh gelu) makes 3.9e-4 in the layer where it is made, a wrong eps 1.5e-3.
+# Relative difference from which states have parted. Measured on tiny models of ten families, and
+# on 40 random layers: rounding (ours against PyTorch, float32 against float64) stays below
+# 1.7e-5; the smallest mistake known (erf for tanh gelu) makes 3.9e-4 in its layer, an eps 1.5e-3.
 APART = 1e-4
 
 
@@ -154,6 +154,7 @@ def verify(
     if release:
         loaded.params.clear()
     theirs = run_peer(against, padded, num_heads=num_heads, batch_size=batch_size)
+    theirs = dataclasses.replace(theirs, logits=theirs.logits[..., : loaded.config.vocab_size])
     comparison = compare(ours, theirs, mask)
     passed = None if tolerance is None else comparison.max_abs_logit <= tolerance
     return Report(
@@ -242,16 +243,18 @@ def _check_sizes(config: ModelConfig, shape: PeerShape, tokens: np.ndarray) -> N
         "number of layers": (config.num_layers, shape.num_layers),
         "number of heads": (config.num_heads, shape.num_heads),
     }
+    official = shape.kind == "codegeex"
+    if official and config.vocab_size < shape.vocab_size:
+        del pairs["vocabulary"]  # converted without the padded rows: the others are compared
     for name, (ours, theirs) in pairs.items():
         if ours != theirs:
-            official = shape.kind == "codegeex" and name == "number of heads"
             raise GeexError(
                 f"{name}: the checkpoint has {ours}, the one to compare with {theirs}",
                 "a CodeGeeX file does not tell its heads: pass --num-heads"
-                if official
+                if official and name == "number of heads"
                 else "these are two different models",
             )
-    if config.top_query_layer != (shape.kind == "codegeex"):
+    if config.top_query_layer != official:
         raise GeexError(f"only one of the two has a top query layer (peer: {shape.kind})",
                         "these are two different models")  # fmt: skip
     longest = min(config.context_length, shape.context_length)

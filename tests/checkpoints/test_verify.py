@@ -257,6 +257,18 @@ def test_wrong_settings_are_found_where_they_act_first(codegeex, params):
     assert check(codegeex, CODEGEEX.replace(norm_eps=1e-6), params, tolerance=1.0).passed
 
 
+def test_dropped_rows_of_a_padded_vocabulary_are_left_out(codegeex, params):
+    table = params["embedding"]["tokens"][:500]
+    short = params | {"embedding": params["embedding"] | {"tokens": table}}
+    report = v.verify(
+        loaded(CODEGEEX.replace(vocab_size=500), short),
+        codegeex / "codegeex_tiny.pt",
+        TOKENS % 500,
+        num_heads=4,
+    )
+    assert report.passed and report.comparison.kl_max < 1e-8
+
+
 def test_unscanned_layers_are_read_too(codegeex, params):
     from geex_jax.models import unstack_layers
 
@@ -277,7 +289,7 @@ def test_quantized_weights_are_measured_without_a_verdict(codegeex, params):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"vocab_size": 500}, "vocabulary: the checkpoint has 500, the one to compare with 512"),
+        ({"vocab_size": 600}, "vocabulary: the checkpoint has 600, the one to compare with 512"),
         ({"d_model": 32}, "d_model"),
         ({"num_layers": 2}, "number of layers"),
         ({"num_heads": 2}, "pass --num-heads"),
