@@ -92,13 +92,18 @@ def save_model(
             "leaves": _leaves(params),
         }
         files.write_json(temporary / "config.json", about)
-        old = folder.with_name(f".{folder.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            os.rename(folder, old)
-        os.rename(temporary, folder)
-        shutil.rmtree(old, ignore_errors=True)
+        move_into_place(temporary, folder)
     return folder
+
+
+def move_into_place(temporary: pathlib.Path, folder: pathlib.Path) -> None:
+    """Renames a finished folder to its place; what was there goes away last."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.rename(folder, old)
+    os.rename(temporary, folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _leaves(params: Any) -> dict[str, Any]:
@@ -118,7 +123,7 @@ def _abstract(leaves: Mapping[str, Any], mesh: jax.sharding.Mesh | None) -> dict
         one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         place = jax.tree.map(lambda _: one, tree)
     else:
-        place = shardings(mesh, tree)
+        place = shardings(mesh, tree, uneven=True)
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, place
     )
@@ -149,28 +154,40 @@ def read_config(folder: files.Path) -> dict[str, Any]:
     return about
 
 
-def load_model(path: files.Path, mesh: jax.sharding.Mesh | None = None) -> Loaded:
-    """Opens a model folder, or the last checkpoint of a training workdir.
+def locate(path: files.Path) -> tuple[dict[str, Any], pathlib.Path, pathlib.Path]:
+    """Finds the model in a model folder, a training workdir (its last step) or one step of it.
 
-    Args:
-      path: what `save_model` wrote, a `geex train` workdir, or one step in its `checkpoints/`.
-      mesh: parameters are read straight into their places on it; by default onto one device.
+    Returns:
+      What `read_config` gives, the folder of the parameters, and that of the tokenizer.
 
     Raises:
-      GeexError: nothing there, of another format, or cut short; names the file.
+      GeexError: no model there.
     """
     path = pathlib.Path(path).absolute()
     if path.is_dir() and (steps := saved_steps(path / "checkpoints")):
         path = path / "checkpoints" / str(steps[-1])
     if path.parent.name == "checkpoints" and (path / "params").is_dir():
-        about = read_config(path.parent.parent / "model")
+        header = path.parent.parent / "model"
+        about = read_config(header)
         about["provenance"]["step"] = int(path.name)
-        tokenizer_folder = path.parent.parent / "model" / "tokenizer"
-    else:
-        about = read_config(path)
-        tokenizer_folder = path / "tokenizer"
-    config = from_dict(about["model"])
-    params = restore(path / "params", _abstract(about["leaves"], mesh))
+        return about, path / "params", header / "tokenizer"
+    return read_config(path), path / "params", path / "tokenizer"
+
+
+def load_model(path: files.Path, mesh: jax.sharding.Mesh | None = None, **changes: Any) -> Loaded:
+    """Opens a model folder, or the last checkpoint of a training workdir.
+
+    Args:
+      path: what `save_model` wrote, a `geex train` workdir, or one step in its `checkpoints/`.
+      mesh: parameters are read straight into their places on it; by default onto one device.
+      **changes: fields of the config to change, such as `dtype="bfloat16"` to compute in.
+
+    Raises:
+      GeexError: nothing there, of another format, or cut short; names the file.
+    """
+    about, params_folder, tokenizer_folder = locate(path)
+    config = from_dict({**about["model"], **changes})
+    params = restore(params_folder, _abstract(about["leaves"], mesh))
     tokenizer = tokenizers.load(tokenizer_folder) if tokenizer_folder.is_dir() else None
     model = Transformer(config)
     check_shapes(model, params, path)

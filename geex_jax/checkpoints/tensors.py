@@ -16,10 +16,14 @@ class Lazy(Protocol):
     """What a reader gives and a writer takes: shape and dtype at once, the array on demand."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Dimensions."""
+        ...
 
     @property
-    def dtype(self) -> np.dtype: ...
+    def dtype(self) -> np.dtype:
+        """Element type."""
+        ...
 
     def read(self) -> np.ndarray:
         """The array, in memory of its own."""
@@ -64,7 +68,7 @@ class Tensor:
         flat = np.empty(count, self.dtype)
         with open(self.file, "rb", buffering=0) as file:
             file.seek(self.offset)
-            view = memoryview(flat.view(np.uint8))
+            view = flat.view(np.uint8).data
             while len(view) and (got := file.readinto(view)):  # one read gives at most 2 GB
                 view = view[got:]
         if len(view):
@@ -73,3 +77,42 @@ class Tensor:
             return flat.reshape(self.shape)
         bytes_ = tuple(s * flat.itemsize for s in self.strides)
         return np.lib.stride_tricks.as_strided(flat, self.shape, bytes_, writeable=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Joined:
+    """A tensor cut into tensor-parallel parts along `axis`, or copied into each (axis None)."""
+
+    name: str
+    parts: tuple[Lazy, ...]
+    axis: int | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the whole."""
+        shape = list(self.parts[0].shape)
+        if self.axis is not None:
+            shape[self.axis] = sum(p.shape[self.axis] for p in self.parts)
+        return tuple(shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Element type."""
+        return self.parts[0].dtype
+
+    def read(self) -> np.ndarray:
+        """Reads and joins the parts.
+
+        Raises:
+          GeexError: copies that should be equal are not.
+        """
+        if self.axis is not None:
+            return np.concatenate([part.read() for part in self.parts], axis=self.axis)
+        first = self.parts[0].read()
+        for rank, part in enumerate(self.parts[1:], 1):
+            if not np.array_equal(first, part.read(), equal_nan=True):
+                raise GeexError(
+                    f"{self.name} differs between rank 0 and rank {rank}",
+                    "the parts are of different checkpoints: bring parts of one",
+                )
+        return first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -42,6 +43,28 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[Any] | None = None) ->
     shape = [len(devices) // known if n == -1 else n for n in shape]
     used = devices[: math.prod(shape)]
     return jax.make_mesh(tuple(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=used)
+
+
+def parse_mesh(text: str) -> dict[str, int]:
+    """Sizes from "fsdp=4,tensor=2", or "4x2" for fsdp x tensor.
+
+    Raises:
+      GeexError: an unknown axis, or a size that is not a positive number.
+    """
+    short = re.fullmatch(r"(\d+)x(\d+)", text)
+    pairs = (
+        [("fsdp", short[1]), ("tensor", short[2])]
+        if short
+        else [part.partition("=")[::2] for part in text.split(",")]
+    )
+    sizes: dict[str, int] = {}
+    for name, size in pairs:
+        if name not in AXES:
+            raise GeexError(f"unknown mesh axis {name!r} in {text!r}", did_you_mean(name, AXES))
+        if not size.isdigit() or int(size) < 1 or name in sizes:
+            raise GeexError(f"mesh {text!r}", "write fsdp=4,tensor=2, or 4x2")
+        sizes[name] = int(size)
+    return sizes
 
 
 @contextlib.contextmanager

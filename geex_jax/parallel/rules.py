@@ -7,6 +7,7 @@ along with the batch (ZeRO-3), `tensor` splits heads, MLP width and vocabulary (
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -64,13 +65,41 @@ def partition_spec(path: str, ndim: int) -> PartitionSpec:
     raise GeexError(f"no sharding rule for parameter {path}", "add one to parallel/rules.py")
 
 
-def shardings(mesh: Mesh, tree: Any, replicated: tuple[str, ...] = ()) -> Any:
+def fitting_spec(
+    path: str, shape: tuple[int, ...], sizes: Mapping[str, int], uneven: bool = False
+) -> PartitionSpec:
+    """The PartitionSpec of a parameter on a mesh of given sizes.
+
+    Args:
+      path: "a/b/c".
+      shape: of the whole parameter.
+      sizes: of the mesh axes; absent ones are 1.
+      uneven: a dimension that its mesh axis does not divide stays whole (published models have
+        vocabularies of any size); otherwise it is an error.
+
+    Raises:
+      GeexError: no rule for it, or a dimension that its mesh axis does not divide.
+    """
+    axes: list[str | None] = []
+    for size, axis in zip(shape, partition_spec(path, len(shape)), strict=True) if shape else ():
+        fits = axis is None or size % sizes.get(axis, 1) == 0
+        if not fits and not uneven:
+            raise GeexError(
+                f"{path} {shape} does not divide over mesh axis {axis}={sizes[axis]}",
+                f"choose a size of {axis} that divides {size}",
+            )
+        axes.append(axis if fits else None)
+    return PartitionSpec(*axes)
+
+
+def shardings(mesh: Mesh, tree: Any, replicated: tuple[str, ...] = (), uneven: bool = False) -> Any:
     """NamedShardings for a tree of parameters or a whole training state.
 
     Args:
       mesh: the target mesh, with the axes of `AXES`.
       tree: arrays or ShapeDtypeStructs.
       replicated: path prefixes of small leaves that are not parameters.
+      uneven: see `fitting_spec`.
 
     Raises:
       GeexError: no rule for a leaf, or a dimension that its mesh axis does not divide.
@@ -80,13 +109,6 @@ def shardings(mesh: Mesh, tree: Any, replicated: tuple[str, ...] = ()) -> Any:
         path = path_of(key_path)
         if path.startswith(replicated):
             return NamedSharding(mesh, PartitionSpec())
-        spec = partition_spec(path, leaf.ndim)
-        for size, axis in zip(leaf.shape, spec, strict=True) if spec else ():
-            if axis and size % mesh.shape[axis]:
-                raise GeexError(
-                    f"{path} {leaf.shape} does not divide over mesh axis {axis}={mesh.shape[axis]}",
-                    f"choose a size of {axis} that divides {size}",
-                )
-        return NamedSharding(mesh, spec)
+        return NamedSharding(mesh, fitting_spec(path, leaf.shape, mesh.shape, uneven))
 
     return jax.tree_util.tree_map_with_path(one, tree)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from geex_jax.checkpoints import codegeex
+from geex_jax.checkpoints.families.codegeex import FAMILY
 from geex_jax.errors import GeexError
 from geex_jax.models import ModelConfig, Transformer, unstack_layers
 from geex_jax.models.layers import unpack_int4
@@ -45,13 +46,12 @@ def small():
 
 def leaves_at(tree, official):
     """Our linear for an official name, and its index in the stack."""
-    *where, _ = official.split(".")
-    ours = codegeex.BLOCK[".".join(where[-2:]) + ".weight"].split("/")[:-1]
-    if where[0] == "topQueryLayer":
-        node, index = tree["top_query"]["layer"], ()
-    else:
-        node, index = tree["layers"], int(where[1])
-    return functools.reduce(lambda n, k: n[k], ours, node), index
+    where = official.split(".")
+    layer = int(where[1]) if where[0] == "layers" else ()
+    pattern = official.replace(f"layers.{layer}.", "layers.{i}.")
+    rules = {rule.outside: rule.ours[0] for rule in reversed(FAMILY.tensors)}
+    path = rules[pattern].split("/")[:-1]
+    return functools.reduce(lambda node, key: node[key], path, tree), layer
 
 
 @pytest.mark.parametrize("bits", [8, 4])

@@ -1,0 +1,364 @@
+"""Converts an outside checkpoint into a model folder, tensor by tensor, and goes on if killed."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import fcntl
+import json
+import math
+import os
+import pathlib
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from geex_jax import files, tokenizers
+from geex_jax.checkpoints import arrays, store
+from geex_jax.checkpoints.families import Binding
+from geex_jax.checkpoints.source import Source, place, side_files
+from geex_jax.checkpoints.sources import open_source
+from geex_jax.checkpoints.tensors import Lazy
+from geex_jax.errors import GeexError, did_you_mean
+from geex_jax.models import ModelConfig, to_dict
+from geex_jax.parallel import fitting_spec
+from geex_jax.tokenizers import Tokenizer
+from geex_jax.version import __version__
+
+DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
+SHORT = {
+    "fp32": "float32",
+    "f32": "float32",
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "f16": "float16",
+}
+SMALL = 8 << 20  # bytes; stacked leaves up to this size are gathered in memory and written once
+PIECE = 1 << 22  # elements
+
+
+def convert(
+    source: files.Path,
+    dest: files.Path,
+    *,
+    dtype: str | None = None,
+    mesh: Mapping[str, int] | None = None,
+    tokenizer: files.Path | None = None,
+    num_heads: int | None = None,
+    vocab_size: int | None = None,
+    compute_dtype: str = "float32",
+    ignore: Collection[str] = (),
+    overwrite: bool = False,
+) -> pathlib.Path:
+    """Converts a checkpoint of any known family into a model folder that `load_model` opens.
+
+    One tensor at a time is in memory. Each is written where it belongs, one chunk for every layer
+    and shard of `mesh`. A second call with the same arguments goes on where a killed one stopped.
+
+    Args:
+      source: see `sources.open_source`; the family is found from the files.
+      dest: the model folder to make; it appears when it is whole.
+      dtype: type of the float parameters written; by default as they are.
+      mesh: sizes of the axes data, fsdp, tensor whose shards the chunks shall be; the result
+        loads onto any other mesh as well.
+      tokenizer: folder or hub id; by default the source's own, if there is one.
+      num_heads: see `sources.open_source`.
+      vocab_size: see `sources.open_source`.
+      compute_dtype: `config.dtype` of the model.
+      ignore: keys of config.json that the user vouches for.
+      overwrite: replace what is at `dest`.
+
+    Returns:
+      The folder.
+
+    Raises:
+      GeexError: anything that is missing, unknown, misshaped, damaged or not finite; `dest` is
+        untouched then.
+    """
+    dtype = _dtype(dtype) if dtype else None
+    dest = pathlib.Path(dest).absolute()
+    if dest.exists() and not overwrite:
+        raise GeexError(f"{dest} exists", "choose another folder, or pass --overwrite")
+    opened = open_source(source, num_heads=num_heads, vocab_size=vocab_size, ignore=ignore)
+    plan = _plan(opened, dtype, dict(mesh or {}))
+    kinds = [leaf.dtype.name for leaf in plan.leaves.values()]
+    stored = collections.Counter(kind for kind in kinds if kind in DTYPES)
+    config = opened.config.replace(
+        name=dest.name, dtype=_dtype(compute_dtype), param_dtype=stored.most_common(1)[0][0]
+    )
+    words = _tokenizer(opened, tokenizer, config)
+    partial = dest.with_name(f".{dest.name}.partial")
+    with _locked(partial):
+        _prepare(partial, opened, plan)
+        _write(opened, plan, partial)
+        _finish(opened, plan, partial, config, words)
+        store.move_into_place(partial, dest)
+    return dest
+
+
+def _dtype(name: str) -> str:
+    name = SHORT.get(name, name)
+    if name not in DTYPES:
+        raise GeexError(f"unknown dtype {name!r}", did_you_mean(name, [*DTYPES, *SHORT]))
+    return name
+
+
+@dataclasses.dataclass(frozen=True)
+class _Leaf:
+    """One of our parameters: what will be written."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    chunk: tuple[int, ...]
+    small: bool
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    leaves: dict[str, _Leaf]
+    order: list[Binding]  # as they lie in the files
+
+
+def _plan(source: Source, dtype: str | None, mesh: dict[str, int]) -> _Plan:
+    kinds: dict[str, tuple[np.dtype, str]] = {}
+    for name, binding in source.bindings.items():
+        found = source.tensors[name].dtype
+        for path, _ in binding.parts:
+            kind = _leaf_dtype(source, name, path, found, dtype)
+            first, other = kinds.setdefault(path, (kind, name))
+            if first != kind:
+                raise GeexError(
+                    f"{source.path}: {other} is {first.name}, {name} is {kind.name}",
+                    "choose one with --dtype",
+                )
+    leaves = {}
+    for path, shape in source.leaves.items():
+        kind = kinds[path][0]
+        small = math.prod(shape) * kind.itemsize <= SMALL
+        spec = fitting_spec(path, shape, mesh, uneven=True)
+        cut = [mesh.get(axis, 1) if axis else 1 for axis in spec]
+        if path.startswith("layers/") and not small:
+            cut[0] = 0
+        chunk = arrays.chunk_of(shape, kind.itemsize, tuple(cut))
+        leaves[path] = _Leaf(shape, kind, chunk, small)
+
+    def where(binding: Binding) -> tuple[str, int]:
+        tensor = source.tensors[binding.name]
+        return str(place(source, binding.name)), getattr(tensor, "offset", 0)
+
+    return _Plan(leaves, sorted(source.bindings.values(), key=where))
+
+
+def _leaf_dtype(source: Source, name: str, path: str, found: np.dtype, to: str | None) -> np.dtype:
+    """The type that a part of an outside tensor is written in."""
+    if path.endswith(("kernel_int8", "kernel_int4")):
+        if found.kind not in "iu" or found.itemsize != 1:
+            raise GeexError(
+                f"{place(source, name)}: {name} is {found.name}, no int8",
+                "bring the official quantized file",
+            )
+        return np.dtype(np.int8 if path.endswith("8") else np.uint8)
+    if found.name not in DTYPES:
+        raise GeexError(
+            f"{place(source, name)}: {name} is {found.name}, not a float weight",
+            "bring a checkpoint in float32, float16 or bfloat16",
+        )
+    # The scales' own type says how they were rounded.
+    return np.dtype(found if to is None or path.endswith("kernel_scale") else DTYPES[to])
+
+
+def _tokenizer(source: Source, given: files.Path | None, config: ModelConfig) -> Tokenizer | None:
+    """The tokenizer that goes along, checked against the vocabulary."""
+    words = None
+    if given is not None:
+        words = tokenizers.load(given)
+    elif source.family.name == "geex":
+        folder = store.locate(source.path)[2]
+        words = tokenizers.load(folder) if folder.is_dir() else None
+    elif source.path.is_dir() and any(
+        (source.path / name).is_file() or list(source.path.glob("*.model"))
+        for name in ("tokenizer.json", "merges.txt")
+    ):
+        words = tokenizers.load(source.path)
+    if words is not None and words.vocab_size > config.vocab_size:
+        raise GeexError(
+            f"the tokenizer has {words.vocab_size} ids, the model {config.vocab_size} rows",
+            "give the checkpoint's own tokenizer with --tokenizer",
+        )
+    return words
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path) -> Iterator[None]:
+    """Makes the partial folder and holds it for this process; bad input leaves nothing behind."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise GeexError(f"another process is converting into {folder}", "wait for it") from None
+    try:
+        yield
+    except GeexError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        os.close(handle)
+
+
+def _prepare(folder: pathlib.Path, source: Source, plan: _Plan) -> None:
+    """Keeps what an earlier run of the same conversion has done, else starts afresh."""
+    lying = [source.path / "params"] if source.family.name == "geex" else source.files
+    stats = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in lying if p.exists()]
+    leaves = {p: [list(x.shape), x.dtype.name, list(x.chunk)] for p, x in plan.leaves.items()}
+    about = [__version__, str(source.path.absolute()), to_dict(source.config), stats, leaves]
+    job = files.fingerprint(json.dumps(about, sort_keys=True))
+    note = folder / "job"
+    if not note.is_file() or note.read_text() != job:
+        for old in folder.iterdir():
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+        _check_space(folder, plan)
+        arrays.write_metadata(folder / "params", list(plan.leaves))
+        with files.atomic_write(note) as file:
+            file.write(job)
+
+
+def _check_space(folder: pathlib.Path, plan: _Plan) -> None:
+    needed = sum(leaf.nbytes for leaf in plan.leaves.values())
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise GeexError(
+            f"{folder.parent} has {free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB are needed",
+            "choose another disk",
+        )
+
+
+def _write(source: Source, plan: _Plan, folder: pathlib.Path) -> None:
+    """Writes all arrays; a line in `done` for each outside tensor whose large parts are on disk."""
+    journal = folder / "done"
+    done = set(journal.read_text().split("\n")[:-1]) if journal.is_file() else set()
+    opened: dict[str, Any] = {}
+    small = {p: np.empty(x.shape, x.dtype) for p, x in plan.leaves.items() if x.small}
+    total = sum(_size(source.tensors[b.name]) for b in plan.order)
+    progress = files.Progress(f"converting {source.family.name}", total / 1e6, "MB")
+    with open(journal, "a") as log:
+        for binding in plan.order:
+            tensor = source.tensors[binding.name]
+            if binding.name not in done:
+                _write_one(source, plan, binding, folder / "params", opened, small)
+                if not all(plan.leaves[path].small for path, _ in binding.parts):
+                    log.write(f"{binding.name}\n")
+                    log.flush()
+                    os.fsync(log.fileno())
+            progress.update(_size(tensor) / 1e6)
+    for path, array in small.items():
+        leaf = plan.leaves[path]
+        target = arrays.create(folder / "params", path, leaf.shape, leaf.dtype, leaf.chunk)
+        target.write(array).result()
+    progress.close()
+
+
+def _size(tensor: Lazy) -> int:
+    return math.prod(tensor.shape) * tensor.dtype.itemsize
+
+
+def _write_one(
+    source: Source,
+    plan: _Plan,
+    binding: Binding,
+    params: pathlib.Path,
+    opened: dict[str, Any],
+    small: dict[str, np.ndarray],
+) -> None:
+    """Reads one outside tensor, checks it, and puts its parts where they belong."""
+    array = _read(source, binding)
+    for path, part in binding.inward(array).items():
+        leaf = plan.leaves[path]
+        part = _cast(part, leaf.dtype, f"{place(source, binding.name)}: {binding.name}")
+        if leaf.small:
+            small[path][... if binding.layer is None else binding.layer] = part
+            continue
+        if path not in opened:
+            opened[path] = arrays.create(params, path, leaf.shape, leaf.dtype, leaf.chunk)
+        target = opened[path] if binding.layer is None else opened[path][binding.layer]
+        target.write(part).result()
+
+
+def _read(source: Source, binding: Binding) -> np.ndarray:
+    name = binding.name
+    array = source.read(name)
+    if not _finite(array):
+        raise GeexError(
+            f"{place(source, name)}: {name} holds a NaN or an infinity",
+            "bring a checkpoint from before it diverged",
+        )
+    copy = source.family.tied_copy
+    if binding.parts[0][0] == "embedding/tokens" and source.config.tied_head and copy:
+        other = source.tensors.get(copy)
+        if other is not None and not np.array_equal(array, other.read()):
+            raise GeexError(
+                f"{place(source, copy)}: {copy} is not the embedding, though config.json ties them",
+                "set tie_word_embeddings to false if the head is its own",
+            )
+    return array
+
+
+def _finite(array: np.ndarray) -> bool:
+    if array.dtype.kind in "iub" or array.size == 0:
+        return True
+    flat = array.reshape(-1)  # in pieces: the answer is an array too
+    return all(np.isfinite(flat[i : i + PIECE]).all() for i in range(0, flat.size, PIECE))
+
+
+def _cast(array: np.ndarray, dtype: np.dtype, what: str) -> np.ndarray:
+    if array.dtype == dtype:
+        return array
+    if array.dtype.kind in "iu":
+        return array.view(dtype)  # int4 pairs: the same bytes, unsigned
+    with np.errstate(over="ignore"):
+        out = array.astype(dtype)
+    if dtype == np.float16 and not _finite(out):
+        raise GeexError(f"{what} is beyond float16", "use --dtype bfloat16 or float32")
+    return out
+
+
+def _finish(
+    source: Source, plan: _Plan, folder: pathlib.Path, config: ModelConfig, words: Tokenizer | None
+) -> None:
+    """Puts config, tokenizer and the source's side files beside the arrays."""
+    if words is not None:
+        shutil.rmtree(folder / "tokenizer", ignore_errors=True)
+        words.save(folder / "tokenizer")
+    (folder / "source").mkdir(exist_ok=True)
+    for file in side_files(source):
+        shutil.copyfile(file, folder / "source" / file.name)
+    if source.family.name == "geex":
+        provenance = dict((source.original or {})["provenance"])
+    else:
+        held = {p.name: p.stat().st_size for p in source.files}
+        about: dict[str, Any] = {
+            "family": source.family.name,
+            "name": source.path.name,
+            "files": held,
+        }
+        provenance: dict[str, Any] = {"source": about}
+    provenance["converted_by"] = f"geex-jax {__version__}"
+    leaves = {p: [list(x.shape), x.dtype.name] for p, x in plan.leaves.items()}
+    about = {
+        "format": store.FORMAT,
+        "model": to_dict(config),
+        "provenance": provenance,
+        "leaves": leaves,
+    }
+    files.write_json(folder / "config.json", about)
+    for name in ("done", "job"):
+        (folder / name).unlink()
