@@ -18,6 +18,7 @@ from geex_jax.errors import GeexError
 from geex_jax.version import __version__
 
 if TYPE_CHECKING:
+    from geex_jax.checkpoints import convert, export
     from geex_jax.checkpoints import load_model as load
     from geex_jax.checkpoints import save_model as save
     from geex_jax.inference import generate
@@ -42,7 +43,9 @@ _PUBLIC = {
     "StepConfig": ("geex_jax.training", "StepConfig"),
     "TrainState": ("geex_jax.training", "TrainState"),
     "Transformer": ("geex_jax.models", "Transformer"),
+    "convert": ("geex_jax.checkpoints", "convert"),
     "dequantize": ("geex_jax.quantize", "dequantize_params"),
+    "export": ("geex_jax.checkpoints", "export"),
     "generate": ("geex_jax.inference", "generate"),
     "init_cache": ("geex_jax.models", "init_cache"),
     "init_state": ("geex_jax.training", "init_state"),
@@ -64,7 +67,9 @@ __all__ = [
     "TrainState",
     "Transformer",
     "__version__",
+    "convert",
     "dequantize",
+    "export",
     "generate",
     "init_cache",
     "init_state",

@@ -79,7 +79,7 @@ def convert(
       GeexError: anything that is missing, unknown, misshaped, damaged or not finite; `dest` is
         untouched then.
     """
-    dtype = _dtype(dtype) if dtype else None
+    dtype = dtype_name(dtype) if dtype else None
     dest = pathlib.Path(dest).absolute()
     if dest.exists() and not overwrite:
         raise GeexError(f"{dest} exists", "choose another folder, or pass --overwrite")
@@ -88,7 +88,7 @@ def convert(
     kinds = [leaf.dtype.name for leaf in plan.leaves.values()]
     stored = collections.Counter(kind for kind in kinds if kind in DTYPES)
     config = opened.config.replace(
-        name=dest.name, dtype=_dtype(compute_dtype), param_dtype=stored.most_common(1)[0][0]
+        name=dest.name, dtype=dtype_name(compute_dtype), param_dtype=stored.most_common(1)[0][0]
     )
     words = _tokenizer(opened, tokenizer, config)
     partial = dest.with_name(f".{dest.name}.partial")
@@ -100,7 +100,12 @@ def convert(
     return dest
 
 
-def _dtype(name: str) -> str:
+def dtype_name(name: str) -> str:
+    """The full name of a float type: bf16 is bfloat16.
+
+    Raises:
+      GeexError: no such type.
+    """
     name = SHORT.get(name, name)
     if name not in DTYPES:
         raise GeexError(f"unknown dtype {name!r}", did_you_mean(name, [*DTYPES, *SHORT]))
@@ -226,14 +231,14 @@ def _prepare(folder: pathlib.Path, source: Source, plan: _Plan) -> None:
     if not note.is_file() or note.read_text() != job:
         for old in folder.iterdir():
             shutil.rmtree(old) if old.is_dir() else old.unlink()
-        _check_space(folder, plan)
+        check_space(folder, sum(leaf.nbytes for leaf in plan.leaves.values()))
         arrays.write_metadata(folder / "params", list(plan.leaves))
         with files.atomic_write(note) as file:
             file.write(job)
 
 
-def _check_space(folder: pathlib.Path, plan: _Plan) -> None:
-    needed = sum(leaf.nbytes for leaf in plan.leaves.values())
+def check_space(folder: pathlib.Path, needed: int) -> None:
+    """Raises GeexError if the folder's disk has less than `needed` bytes free."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise GeexError(
@@ -283,7 +288,7 @@ def _write_one(
     array = _read(source, binding)
     for path, part in binding.inward(array).items():
         leaf = plan.leaves[path]
-        part = _cast(part, leaf.dtype, f"{place(source, binding.name)}: {binding.name}")
+        part = cast(part, leaf.dtype, f"{place(source, binding.name)}: {binding.name}")
         if leaf.small:
             small[path][... if binding.layer is None else binding.layer] = part
             continue
@@ -319,7 +324,12 @@ def _finite(array: np.ndarray) -> bool:
     return all(np.isfinite(flat[i : i + PIECE]).all() for i in range(0, flat.size, PIECE))
 
 
-def _cast(array: np.ndarray, dtype: np.dtype, what: str) -> np.ndarray:
+def cast(array: np.ndarray, dtype: np.dtype, what: str) -> np.ndarray:
+    """The array in another float type; integers of one byte keep their bytes.
+
+    Raises:
+      GeexError: a value lies beyond float16; `what` names the tensor.
+    """
     if array.dtype == dtype:
         return array
     if array.dtype.kind in "iu":

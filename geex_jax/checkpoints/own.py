@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
 import pathlib
 from collections.abc import Iterable
 
@@ -12,7 +10,7 @@ from geex_jax.checkpoints import arrays, store
 from geex_jax.checkpoints.families import Family, Rule
 from geex_jax.checkpoints.huggingface import tensors_of_folder
 from geex_jax.checkpoints.source import Source, checked
-from geex_jax.checkpoints.tensors import Lazy, Tensor
+from geex_jax.checkpoints.tensors import Lazy
 from geex_jax.models import from_dict
 
 
@@ -37,18 +35,14 @@ def open_own(path: pathlib.Path) -> Source:
     about, params, _ = store.locate(path)
     config = from_dict(about["model"])
     leaves = {name: tuple(shape) for name, (shape, _) in about["leaves"].items()}
-    tensors: dict[str, Lazy] = {}
     if params.is_dir():
-        for name, array in arrays.open_tree(params, about["leaves"]).items():
-            if _stacked(name):
-                for i in range(array.shape[0]):
-                    tensors[f"{name}[{i}]"] = arrays.Stored(array, name, i)
-            else:
-                tensors[name] = arrays.Stored(array, name)
+        tensors: dict[str, Lazy] = {}
+        for leaf, array in arrays.open_tree(params, about["leaves"]).items():
+            layers = range(array.shape[0]) if leaf.startswith("layers/") else [None]
+            for i in layers:
+                tensors[outside_name(leaf).format(i=i)] = arrays.Stored(array, leaf, i)
     else:
-        for name, tensor in tensors_of_folder(path).items():
-            assert isinstance(tensor, Tensor)
-            tensors |= _layers_of(tensor) if _stacked(name) else {name: tensor}
+        tensors = tensors_of_folder(path)
     family = own_family(leaves)
     return checked(
         Source(path, family, config, tensors, leaves, family.bind(config, leaves), about)
@@ -56,23 +50,11 @@ def open_own(path: pathlib.Path) -> Source:
 
 
 def own_family(leaves: Iterable[str]) -> Family:
-    """The family of our own names: nothing is cut or turned."""
-    rules = [
-        Rule(f"{name}[{{i}}]" if _stacked(name) else name, (name,), turn=False) for name in leaves
-    ]
+    """The family of our own names, "layers.{i}.mlp.up.kernel": nothing is cut or turned."""
+    rules = [Rule(outside_name(path), (path,), turn=False) for path in leaves]
     return Family("geex", "Transformer", (), {}, tuple(rules))
 
 
-def _stacked(name: str) -> bool:
-    return name.startswith("layers/")
-
-
-def _layers_of(tensor: Tensor) -> dict[str, Lazy]:
-    shape = tensor.shape[1:]
-    step = math.prod(shape) * tensor.dtype.itemsize
-    return {
-        f"{tensor.name}[{i}]": dataclasses.replace(
-            tensor, name=f"{tensor.name}[{i}]", shape=shape, offset=tensor.offset + i * step
-        )
-        for i in range(tensor.shape[0])
-    }
+def outside_name(path: str) -> str:
+    """The dotted name of a leaf, with "{i}" for the layer of a stacked one."""
+    return path.replace("layers/", "layers.{i}.", 1).replace("/", ".")

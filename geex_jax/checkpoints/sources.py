@@ -39,6 +39,9 @@ def open_source(
     path = pathlib.Path(path)
     if not path.exists():
         raise GeexError(f"no checkpoint at {path}", "give a file, a folder or a hub id org/name")
+    if path.is_dir() and not (path / "config.json").is_file():
+        alone = [p for p in path.glob("*.pt") if not codegeex.RANK.fullmatch(p.name)]
+        path = alone[0] if len(alone) == 1 else path
     if path.is_file() or any(codegeex.RANK.fullmatch(p.name) for p in path.iterdir()):
         return codegeex.open_codegeex(path, num_heads, vocab_size)
     if num_heads is not None or vocab_size is not None:

@@ -31,6 +31,8 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "verify": ("verify", "a checkpoint against its original run by PyTorch, layer by layer"),
     "generate": ("generate", "complete prompts with a checkpoint, float or quantized"),
+    "convert": ("convert", "any known checkpoint to a model folder, streamed"),
+    "export": ("export", "a model folder to transformers, the official code or safetensors"),
     "bench": ("bench", "measure against peers in the same run"),
 }
 

@@ -80,9 +80,10 @@ class Embedding(nn.Module):
     def __call__(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:
         """Looks up tokens and positions, int32 [B, T]; returns [B, T, D] in the compute dtype."""
         config = self.config
-        x = self.tokens[tokens] * config.embedding_scale
+        # Tables may be stored in 16 bits; their sum keeps what float32 holds until it is cast.
+        x = self.tokens[tokens].astype(jnp.float32) * config.embedding_scale
         if config.position == "learned":
-            x = x + self.positions[positions + config.position_offset]
+            x = x + self.positions[positions + config.position_offset].astype(jnp.float32)
         elif config.position == "sinusoidal":
             x = x + sinusoid(positions + config.position_offset, config.d_model)
         return x.astype(config.dtype)

@@ -75,6 +75,8 @@ def write_config(
         except GeexError:
             pass  # of another family: it is written anew
     out: dict[str, Any] = {"architectures": [family.architecture], "model_type": family.name}
+    # Absent ones would be the class's own, which may lie beyond this vocabulary.
+    out |= dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
     for field in family.fields:
         out |= field.write(config)
     try:
