@@ -17,7 +17,6 @@ from geex_jax.checkpoints.peers import PeerOutput, PeerShape, peer_shape, run_pe
 from geex_jax.checkpoints.store import Loaded
 from geex_jax.errors import GeexError
 from geex_jax.models import ModelConfig, Transformer
-from geex_jax.parallel import path_of
 from geex_jax.quantize import quantization_of
 
 # Largest |dlogit| that float32 arithmetic may cost a converted model.
@@ -197,8 +196,6 @@ def run_ours(loaded: Loaded, tokens: np.ndarray, batch_size: int | None = None) 
 
     @jax.jit
     def forward(params: Any, tokens: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
-        # Tables stored in 16 bits are summed before anything makes them float32: widen them here.
-        params = jax.tree_util.tree_map_with_path(_widen_tables, params)
         logits, state = model.apply({"params": params}, tokens, mutable=["intermediates"])
         return logits, _states(dict(state["intermediates"]), config)
 
@@ -216,12 +213,6 @@ def run_ours(loaded: Loaded, tokens: np.ndarray, batch_size: int | None = None) 
         [np.concatenate(x) for x in zip(*hidden, strict=True)],
         state_names(config.num_layers, config.top_query_layer),
     )
-
-
-def _widen_tables(path: Any, leaf: jax.Array) -> jax.Array:
-    *folders, name = path_of(path).split("/")
-    table = folders == ["embedding"] or [*folders, name] == ["top_query", "positions"]
-    return leaf.astype(jnp.float32) if table else leaf
 
 
 def _states(sown: dict[str, Any], config: ModelConfig) -> list[jax.Array]:

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "hub id (org/name[@revision]), or a geex model to cast or cut anew")  # fmt: skip
     add("dest", metavar="DEST", help="the model folder to make")
     add("--dtype", metavar="TYPE",
-        help="of float weights: float32, bfloat16 (bf16) or float16 (default: as stored)")  # fmt: skip
+        help="of float weights: float32, bfloat16 (bf16), float16 (default: as stored)")  # fmt: skip
     add("--compute-dtype", default="float32", metavar="TYPE",
         help="what the model computes in unless told otherwise (default %(default)s)")  # fmt: skip
     add("--mesh", metavar="SIZES",
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--vocab-size", type=int, metavar="N",
         help="embedding rows to keep of an official file (default: up to 52224)")  # fmt: skip
     add("--ignore-key", action="append", default=[], metavar="KEY",
-        help="a key of config.json that is unknown here and changes nothing; repeatable")  # fmt: skip
+        help="a key of config.json, unknown here, that changes nothing; repeatable")  # fmt: skip
     add("--overwrite", action="store_true", help="replace what is at DEST")
 
 
