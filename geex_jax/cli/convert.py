@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "hub id (org/name[@revision]), or a geex model to cast or cut anew")  # fmt: skip
     add("dest", metavar="DEST", help="the model folder to make")
     add("--dtype", metavar="TYPE",
-        help="of float weights: float32, bfloat16 (bf16), float16 (default: as stored)")  # fmt: skip
+        help="of float weights: float32, bfloat16, float16 (default: as stored)")  # fmt: skip
     add("--compute-dtype", default="float32", metavar="TYPE",
         help="what the model computes in unless told otherwise (default %(default)s)")  # fmt: skip
     add("--mesh", metavar="SIZES",
