@@ -1,13 +1,15 @@
-"""Named shapes: CodeGeeX-13B, and a family of the same shape for smaller machines.
+"""Named shapes: CodeGeeX-13B, a family of the same shape for smaller machines, and rivals.
 
-All widths are multiples of 128, the side of a TPU's matrix unit; heads are 128 wide from 125M on.
-Parameter counts (tied head counted once) are held by `tests/models/test_presets.py`.
+Our own widths are multiples of 128, the side of a TPU's matrix unit; heads are 128 wide from 125M
+on. Parameter counts (tied head counted once) are held by
+`tests/models/test_presets.py`.
 """
 
 from __future__ import annotations
 
 from geex_jax.errors import GeexError, did_you_mean
 from geex_jax.models.config import ModelConfig
+from geex_jax.models.presets_rivals import RIVALS
 
 
 def _shape(name: str, layers: int, width: int, heads: int, **changes) -> ModelConfig:
@@ -33,7 +35,7 @@ PRESETS: dict[str, ModelConfig] = {
         _shape("geex-6b", 28, 4096, 32),
         _shape("codegeex-13b", 40, 5120, 40),
     )
-}
+} | RIVALS
 
 
 def preset(name: str, **changes) -> ModelConfig:
