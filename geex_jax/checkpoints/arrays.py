@@ -88,13 +88,27 @@ def open_array(folder: pathlib.Path, path: str) -> ts.TensorStore:
                      "path": f"{path.replace('/', '.')}/"}  # fmt: skip
         else:
             place = {"driver": "file", "path": f"{_array_folder(folder, path)}/"}
-        spec = {"driver": "zarr3" if zarr3 else "zarr", "kvstore": place}
+        spec = {
+            "driver": "zarr3" if zarr3 else "zarr",
+            "kvstore": place,
+            "fill_missing_data_reads": False,  # a chunk that is gone is damage, not zeros
+        }
         return ts.open(spec, open=True, read=True, write=False).result()
     except (OSError, ValueError) as error:
         raise GeexError(
-            f"{folder}: no readable tensor {path} ({str(error).splitlines()[0][:150]})",
+            f"{folder}: no readable tensor {path} ({_short(error)})",
             "the checkpoint is cut short: use another one",
         ) from None
+
+
+def place_of(folder: pathlib.Path, path: str) -> pathlib.Path:
+    """The folder that holds the array at "a/b/c": its own, or with OCDBT the tree's."""
+    own = _array_folder(folder, path)
+    return own if own.is_dir() else folder.absolute()
+
+
+def _short(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:150]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,11 +119,13 @@ class Stored:
       array: the opened TensorStore.
       name: "a/b/c", for messages.
       layer: index on the stacked axis, None for the whole array.
+      file: the folder where it lies.
     """
 
     array: ts.TensorStore
     name: str
     layer: int | None = None
+    file: pathlib.Path | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -132,7 +148,7 @@ class Stored:
             return np.asarray(part.read().result())
         except (OSError, ValueError) as error:
             raise GeexError(
-                f"{self.name} is damaged ({str(error).splitlines()[0][:150]})",
+                f"{self.file or 'params'}: {self.name} is damaged ({_short(error)})",
                 "use another checkpoint",
             ) from None
 

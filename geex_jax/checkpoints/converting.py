@@ -14,31 +14,22 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from geex_jax import files, tokenizers
-from geex_jax.checkpoints import arrays, store
+from geex_jax.checkpoints import arrays, output, store
 from geex_jax.checkpoints.families import Binding
-from geex_jax.checkpoints.source import Source, place, side_files
+from geex_jax.checkpoints.output import DTYPES, cast, dtype_name, finite
+from geex_jax.checkpoints.source import Source, parts_of, place, side_files
 from geex_jax.checkpoints.sources import open_source
 from geex_jax.checkpoints.tensors import Lazy
-from geex_jax.errors import GeexError, did_you_mean
+from geex_jax.errors import GeexError
 from geex_jax.models import ModelConfig, to_dict
 from geex_jax.parallel import fitting_spec
 from geex_jax.tokenizers import Tokenizer
 from geex_jax.version import __version__
 
-DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
-SHORT = {
-    "fp32": "float32",
-    "f32": "float32",
-    "bf16": "bfloat16",
-    "fp16": "float16",
-    "f16": "float16",
-}
-SMALL = 8 << 20  # bytes; stacked leaves up to this size are gathered in memory and written once
-PIECE = 1 << 22  # elements
+SMALL = 8 << 20  # bytes; leaves up to this size are gathered in memory and written once
 
 
 def convert(
@@ -79,37 +70,27 @@ def convert(
       GeexError: anything that is missing, unknown, misshaped, damaged or not finite; `dest` is
         untouched then.
     """
-    dtype = dtype_name(dtype) if dtype else None
-    dest = pathlib.Path(dest).absolute()
-    if dest.exists() and not overwrite:
-        raise GeexError(f"{dest} exists", "choose another folder, or pass --overwrite")
+    dtype, compute_dtype = dtype_name(dtype) if dtype else None, dtype_name(compute_dtype)
+    dest = output.destination(dest, overwrite)
     opened = open_source(source, num_heads=num_heads, vocab_size=vocab_size, ignore=ignore)
+    output.refuse_overlap(opened, dest)
     plan = _plan(opened, dtype, dict(mesh or {}))
     kinds = [leaf.dtype.name for leaf in plan.leaves.values()]
     stored = collections.Counter(kind for kind in kinds if kind in DTYPES)
     config = opened.config.replace(
-        name=dest.name, dtype=dtype_name(compute_dtype), param_dtype=stored.most_common(1)[0][0]
+        name=dest.name, dtype=compute_dtype, param_dtype=stored.most_common(1)[0][0]
     )
     words = _tokenizer(opened, tokenizer, config)
+    origin = opened.path.name if pathlib.Path(source).exists() else str(source)  # a hub id
     partial = dest.with_name(f".{dest.name}.partial")
-    with _locked(partial):
+    again = "the same command goes on where it stopped"
+    with output.system_errors(partial, again), _locked(partial, dest):
+        output.destination(dest, overwrite)  # another process may have made it since
         _prepare(partial, opened, plan)
         _write(opened, plan, partial)
-        _finish(opened, plan, partial, config, words)
+        _finish(opened, plan, partial, config, words, origin)
         store.move_into_place(partial, dest)
     return dest
-
-
-def dtype_name(name: str) -> str:
-    """The full name of a float type: bf16 is bfloat16.
-
-    Raises:
-      GeexError: no such type.
-    """
-    name = SHORT.get(name, name)
-    if name not in DTYPES:
-        raise GeexError(f"unknown dtype {name!r}", did_you_mean(name, [*DTYPES, *SHORT]))
-    return name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,13 +122,18 @@ def _plan(source: Source, dtype: str | None, mesh: dict[str, int]) -> _Plan:
             first, other = kinds.setdefault(path, (kind, name))
             if first != kind:
                 raise GeexError(
-                    f"{source.path}: {other} is {first.name}, {name} is {kind.name}",
+                    f"{place(source, name)}: {name} is {kind.name}, {other} is {first.name}",
                     "choose one with --dtype",
                 )
+    small_ones: set[str] = set()
+    for binding in source.bindings.values():
+        # All parts of an outside tensor or none: the journal says of tensors that they are done.
+        paths = [path for path, _ in binding.parts]
+        if sum(math.prod(source.leaves[p]) * kinds[p][0].itemsize for p in paths) <= SMALL:
+            small_ones.update(paths)
     leaves = {}
     for path, shape in source.leaves.items():
-        kind = kinds[path][0]
-        small = math.prod(shape) * kind.itemsize <= SMALL
+        kind, small = kinds[path][0], path in small_ones
         spec = fitting_spec(path, shape, mesh, uneven=True)
         cut = [mesh.get(axis, 1) if axis else 1 for axis in spec]
         if path.startswith("layers/") and not small:
@@ -173,7 +159,7 @@ def _leaf_dtype(source: Source, name: str, path: str, found: np.dtype, to: str |
         return np.dtype(np.int8 if path.endswith("8") else np.uint8)
     if found.name not in DTYPES:
         raise GeexError(
-            f"{place(source, name)}: {name} is {found.name}, not a float weight",
+            f"{place(source, name)}: {name} is {found.name}, no float type of weights",
             "bring a checkpoint in float32, float16 or bfloat16",
         )
     # The scales' own type says how they were rounded.
@@ -182,69 +168,60 @@ def _leaf_dtype(source: Source, name: str, path: str, found: np.dtype, to: str |
 
 def _tokenizer(source: Source, given: files.Path | None, config: ModelConfig) -> Tokenizer | None:
     """The tokenizer that goes along, checked against the vocabulary."""
-    words = None
-    if given is not None:
-        words = tokenizers.load(given)
-    elif source.family.name == "geex":
-        folder = store.locate(source.path)[2]
-        words = tokenizers.load(folder) if folder.is_dir() else None
-    elif source.path.is_dir() and any(
-        (source.path / name).is_file() or list(source.path.glob("*.model"))
-        for name in ("tokenizer.json", "merges.txt")
-    ):
-        words = tokenizers.load(source.path)
-    if words is not None and words.vocab_size > config.vocab_size:
+    place = given
+    if given is None and source.family.name == "geex":
+        place = store.locate(source.path)[2]
+    elif given is None and source.path.is_dir():
+        named = [source.path / name for name in ("tokenizer.json", "merges.txt")]
+        here = any(file.is_file() for file in named) or any(source.path.glob("*.model"))
+        place = source.path if here else source.path / "tokenizer"
+    if place is None or (given is None and not pathlib.Path(place).is_dir()):
+        return None
+    words = tokenizers.load(place)
+    if words.vocab_size > config.vocab_size:
         raise GeexError(
-            f"the tokenizer has {words.vocab_size} ids, the model {config.vocab_size} rows",
+            f"{place}: {words.vocab_size} token ids for {config.vocab_size} rows of the model",
             "give the checkpoint's own tokenizer with --tokenizer",
         )
     return words
 
 
 @contextlib.contextmanager
-def _locked(folder: pathlib.Path) -> Iterator[None]:
+def _locked(folder: pathlib.Path, dest: pathlib.Path) -> Iterator[None]:
     """Makes the partial folder and holds it for this process; bad input leaves nothing behind."""
-    folder.mkdir(parents=True, exist_ok=True)
+    made = output.make_folder(folder)
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise GeexError(f"another process is converting into {folder}", "wait for it") from None
-    try:
-        yield
-    except GeexError:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = folder.exists() and os.path.samestat(os.fstat(handle), os.stat(folder))
+        except BlockingIOError:
+            mine = False
+        if not mine:  # held by another process, or renamed by it just before it let go
+            raise GeexError(f"another process is converting into {dest}", "wait for it")
+        try:
+            yield
+        except GeexError:
+            output.remove_folder(folder, made)
+            raise
     finally:
         os.close(handle)
 
 
 def _prepare(folder: pathlib.Path, source: Source, plan: _Plan) -> None:
     """Keeps what an earlier run of the same conversion has done, else starts afresh."""
-    lying = [source.path / "params"] if source.family.name == "geex" else source.files
-    stats = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in lying if p.exists()]
-    leaves = {p: [list(x.shape), x.dtype.name, list(x.chunk)] for p, x in plan.leaves.items()}
+    stats = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in source.files]
+    leaves = {p: [x.shape, x.dtype.name, x.chunk, x.small] for p, x in plan.leaves.items()}
     about = [__version__, str(source.path.absolute()), to_dict(source.config), stats, leaves]
     job = files.fingerprint(json.dumps(about, sort_keys=True))
     note = folder / "job"
     if not note.is_file() or note.read_text() != job:
         for old in folder.iterdir():
             shutil.rmtree(old) if old.is_dir() else old.unlink()
-        check_space(folder, sum(leaf.nbytes for leaf in plan.leaves.values()))
+        output.check_space(folder, sum(leaf.nbytes for leaf in plan.leaves.values()))
         arrays.write_metadata(folder / "params", list(plan.leaves))
         with files.atomic_write(note) as file:
             file.write(job)
-
-
-def check_space(folder: pathlib.Path, needed: int) -> None:
-    """Raises GeexError if the folder's disk has less than `needed` bytes free."""
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise GeexError(
-            f"{folder.parent} has {free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB are needed",
-            "choose another disk",
-        )
 
 
 def _write(source: Source, plan: _Plan, folder: pathlib.Path) -> None:
@@ -254,17 +231,17 @@ def _write(source: Source, plan: _Plan, folder: pathlib.Path) -> None:
     opened: dict[str, Any] = {}
     small = {p: np.empty(x.shape, x.dtype) for p, x in plan.leaves.items() if x.small}
     total = sum(_size(source.tensors[b.name]) for b in plan.order)
-    progress = files.Progress(f"converting {source.family.name}", total / 1e6, "MB")
+    progress = output.Meter(f"converting {source.family.name}", total)
     with open(journal, "a") as log:
         for binding in plan.order:
             tensor = source.tensors[binding.name]
             if binding.name not in done:
                 _write_one(source, plan, binding, folder / "params", opened, small)
-                if not all(plan.leaves[path].small for path, _ in binding.parts):
+                if not plan.leaves[binding.parts[0][0]].small:
                     log.write(f"{binding.name}\n")
                     log.flush()
                     os.fsync(log.fileno())
-            progress.update(_size(tensor) / 1e6)
+            progress.update(_size(tensor))
     for path, array in small.items():
         leaf = plan.leaves[path]
         target = arrays.create(folder / "params", path, leaf.shape, leaf.dtype, leaf.chunk)
@@ -301,9 +278,11 @@ def _write_one(
 def _read(source: Source, binding: Binding) -> np.ndarray:
     name = binding.name
     array = source.read(name)
-    if not _finite(array):
+    if not finite(array):
+        parts = parts_of(source.tensors[name])
+        bad = next((p for p in parts if len(parts) > 1 and not finite(p.read())), parts[0])
         raise GeexError(
-            f"{place(source, name)}: {name} holds a NaN or an infinity",
+            f"{getattr(bad, 'file', None) or source.path}: {name} holds a NaN or an infinity",
             "bring a checkpoint from before it diverged",
         )
     copy = source.family.tied_copy
@@ -317,32 +296,13 @@ def _read(source: Source, binding: Binding) -> np.ndarray:
     return array
 
 
-def _finite(array: np.ndarray) -> bool:
-    if array.dtype.kind in "iub" or array.size == 0:
-        return True
-    flat = array.reshape(-1)  # in pieces: the answer is an array too
-    return all(np.isfinite(flat[i : i + PIECE]).all() for i in range(0, flat.size, PIECE))
-
-
-def cast(array: np.ndarray, dtype: np.dtype, what: str) -> np.ndarray:
-    """The array in another float type; integers of one byte keep their bytes.
-
-    Raises:
-      GeexError: a value lies beyond float16; `what` names the tensor.
-    """
-    if array.dtype == dtype:
-        return array
-    if array.dtype.kind in "iu":
-        return array.view(dtype)  # int4 pairs: the same bytes, unsigned
-    with np.errstate(over="ignore"):
-        out = array.astype(dtype)
-    if dtype == np.float16 and not _finite(out):
-        raise GeexError(f"{what} is beyond float16", "use --dtype bfloat16 or float32")
-    return out
-
-
 def _finish(
-    source: Source, plan: _Plan, folder: pathlib.Path, config: ModelConfig, words: Tokenizer | None
+    source: Source,
+    plan: _Plan,
+    folder: pathlib.Path,
+    config: ModelConfig,
+    words: Tokenizer | None,
+    origin: str,
 ) -> None:
     """Puts config, tokenizer and the source's side files beside the arrays."""
     if words is not None:
@@ -355,12 +315,8 @@ def _finish(
         provenance = dict((source.original or {})["provenance"])
     else:
         held = {p.name: p.stat().st_size for p in source.files}
-        about: dict[str, Any] = {
-            "family": source.family.name,
-            "name": source.path.name,
-            "files": held,
-        }
-        provenance: dict[str, Any] = {"source": about}
+        came: dict[str, Any] = {"family": source.family.name, "name": origin, "files": held}
+        provenance: dict[str, Any] = {"source": came}
     provenance["converted_by"] = f"geex-jax {__version__}"
     leaves = {p: [list(x.shape), x.dtype.name] for p, x in plan.leaves.items()}
     about = {

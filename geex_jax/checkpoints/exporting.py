@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from geex_jax import files, tokenizers
-from geex_jax.checkpoints import cards, own, safetensors_file, store, torch_write
-from geex_jax.checkpoints.converting import DTYPES, cast, check_space, dtype_name
+from geex_jax.checkpoints import cards, output, own, safetensors_file, store, torch_write
 from geex_jax.checkpoints.families import HUGGING_FACE, Binding, Family, codegeex, write_config
 from geex_jax.checkpoints.families.configs import comparable
+from geex_jax.checkpoints.output import DTYPES, cast, dtype_name
 from geex_jax.checkpoints.source import Source
 from geex_jax.checkpoints.sources import open_source
 from geex_jax.checkpoints.tensors import Lazy
@@ -66,35 +66,52 @@ def export(
     if format != "hf" and family is not None:
         raise GeexError("--family", "is for --format hf")
     kind = np.dtype(DTYPES[dtype_name(dtype)]) if dtype else None
-    dest = pathlib.Path(dest).absolute()
-    if dest.exists() and not overwrite:
-        raise GeexError(f"{dest} exists", "choose another folder, or pass --overwrite")
+    dest = output.destination(dest, overwrite)
+    if not pathlib.Path(checkpoint).exists():  # a hub id would be fetched, and then refused
+        raise GeexError(f"no checkpoint at {checkpoint}", "give a geex model")
     source = open_source(checkpoint)
     if source.family.name != "geex":
         raise GeexError(f"{checkpoint} is no geex model", f"geex convert {checkpoint} DEST")
+    output.refuse_overlap(source, dest)
     chosen, config = _choose(source, format, family, model_parallel, fused_qkv)
     tensors = _outward(source, chosen, kind)
     temporary = dest.with_name(f".{dest.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    total = sum(math.prod(t.shape) * t.dtype.itemsize for t in tensors.values())
-    try:
-        check_space(temporary, total)
-        progress = files.Progress(f"exporting {chosen.name}", total / 1e6, "MB")
-
-        def count(written: int) -> None:
-            progress.update(written / 1e6)
-
-        if format == "codegeex":
-            _write_parts(temporary, source, chosen, tensors, model_parallel, count)
-        else:
-            safetensors_file.write_sharded(temporary, tensors, max_shard_bytes, count)
-        progress.close()
-        _beside(temporary, source, format, config, tensors, dest.name)
-        store.move_into_place(temporary, dest)
-    finally:
+    with output.system_errors(dest, "nothing was written"):
         shutil.rmtree(temporary, ignore_errors=True)
+        made = output.make_folder(temporary)
+        try:
+            _write(temporary, source, chosen, tensors, format, model_parallel, max_shard_bytes)
+            _beside(temporary, source, format, config, tensors, dest.name)
+            store.move_into_place(temporary, dest)
+        finally:
+            output.remove_folder(temporary, made)  # well ended: it is not there any more
     return dest
+
+
+def _write(
+    folder: pathlib.Path,
+    source: Source,
+    family: Family,
+    tensors: Mapping[str, Lazy],
+    format: str,
+    ranks: int,
+    largest: int,
+) -> None:
+    """Writes the weights."""
+    parts = _ranks(source, family, tensors, ranks) if format == "codegeex" else [tensors]
+    total = sum(math.prod(t.shape) * t.dtype.itemsize for p in parts for t in p.values())
+    output.check_space(folder, total)
+    meter = output.Meter(f"exporting {family.name}", total)
+    if format == "codegeex":
+        names = [f"mp_rank_{rank:02d}_model_states.pt" for rank in range(ranks)]
+        if ranks == 1:
+            names = [f"{source.config.name.replace('/', '_')}.pt"]
+        for name, part in zip(names, parts, strict=True):
+            saved = {"module": {"language_model": _nested(part)}}
+            torch_write.write(folder / name, saved, meter.update)
+    else:
+        safetensors_file.write_sharded(folder, tensors, largest, meter.update)
+    meter.close()
 
 
 def _choose(
@@ -105,6 +122,7 @@ def _choose(
     if format == "safetensors":
         return source.family, {**about, "leaves": dict(about["leaves"])}
     if format == "codegeex":
+        _check_ranks(config, ranks)
         sizes = ("vocab_size", "context_length", "d_model", "num_layers", "num_heads", "d_ff")
         plain = comparable(ModelConfig(**{size: getattr(config, size) for size in sizes}))
         for key, value in comparable(config).items():
@@ -126,8 +144,17 @@ def _choose(
     return _fitting(source, name)
 
 
+def _check_ranks(config: ModelConfig, ranks: int) -> None:
+    if ranks < 1 or config.num_heads % ranks:
+        raise GeexError(
+            f"--model-parallel {ranks} does not divide {config.num_heads} heads",
+            "choose a divisor",
+        )
+
+
 def _fitting(source: Source, name: str | None) -> tuple[Family, dict[str, Any]]:
-    came_from = source.original and source.original["provenance"].get("source", {}).get("family")
+    came = (source.original or {}).get("provenance", {}).get("source")
+    came_from = came.get("family") if isinstance(came, dict) else None
     original = source.path / "source" / "config.json"
     values = json.loads(original.read_text()) if original.is_file() else None
     if name is None and came_from in HUGGING_FACE:
@@ -207,25 +234,21 @@ class Part:
         return self.whole.dtype
 
     def read(self) -> np.ndarray:
-        """Reads the whole and gives the part."""
+        """Reads the whole and gives the part.
+
+        Every rank reads everything once: writing all ranks together would need all of them open,
+        and reading only the part would read whole chunks all the same.
+        """
         return np.split(self.whole.read(), self.ranks, axis=self.axis)[self.rank]
 
 
-def _write_parts(
-    folder: pathlib.Path,
-    source: Source,
-    family: Family,
-    tensors: Mapping[str, Lazy],
-    ranks: int,
-    count: Any,
-) -> None:
-    """Writes the official file, or `ranks` tensor-parallel ones."""
+def _ranks(
+    source: Source, family: Family, tensors: Mapping[str, Lazy], ranks: int
+) -> list[Mapping[str, Lazy]]:
+    """The tensors of each tensor-parallel file."""
+    if ranks == 1:
+        return [tensors]
     split = {name: b.rule.split for name, b in family.bind(source.config, source.leaves).items()}
-    if ranks < 1 or source.config.num_heads % ranks:
-        raise GeexError(
-            f"--model-parallel {ranks} does not divide {source.config.num_heads} heads",
-            "choose a divisor",
-        )
     for name, tensor in tensors.items():
         axis = split[name]
         if axis is not None and tensor.shape[axis] % ranks:
@@ -233,14 +256,13 @@ def _write_parts(
                 f"--model-parallel {ranks} does not divide {name} {list(tensor.shape)}",
                 "choose a divisor",
             )
-    for rank in range(ranks):
-        mine = {
-            name: tensor if axis is None or ranks == 1 else Part(tensor, axis, rank, ranks)
-            for (name, tensor), axis in zip(tensors.items(), split.values(), strict=True)
+    return [
+        {
+            name: tensor if (axis := split[name]) is None else Part(tensor, axis, rank, ranks)
+            for name, tensor in tensors.items()
         }
-        usual = f"mp_rank_{rank:02d}_model_states.pt"
-        name = usual if ranks > 1 else f"{source.config.name}.pt"
-        torch_write.write(folder / name, {"module": {"language_model": _nested(mine)}}, count)
+        for rank in range(ranks)
+    ]
 
 
 def _nested(flat: Mapping[str, Lazy]) -> dict[str, Any]:
@@ -285,6 +307,8 @@ def _beside(
             stored |= {path: tensors[b.name].dtype.name for path, _ in b.parts}
         config["leaves"] = {p: [shape, stored[p]] for p, (shape, _) in config["leaves"].items()}
         files.write_json(folder / "config.json", config)
+        if (source.path / "source").is_dir():
+            shutil.copytree(source.path / "source", folder / "source")
     if words is not None and not any((folder / file).is_file() for file in TOKENIZER_FILES):
         words.save(folder if format == "hf" else folder / "tokenizer")
     with files.atomic_write(folder / "README.md") as file:

@@ -11,6 +11,7 @@ from geex_jax.checkpoints import safetensors_file, torch_file
 from geex_jax.checkpoints.families import HUGGING_FACE, expected_leaves, read_config
 from geex_jax.checkpoints.source import Source, checked
 from geex_jax.checkpoints.tensors import Lazy, Tensor
+from geex_jax.checkpoints.torch_pickle import one_line
 from geex_jax.errors import GeexError, did_you_mean
 
 
@@ -21,7 +22,7 @@ def open_folder(path: pathlib.Path, values: dict[str, Any], ignore: Collection[s
       GeexError: an unknown model_type, an unsupported config, tensors that do not fit it.
     """
     kind = values.get("model_type")
-    if kind not in HUGGING_FACE:
+    if not isinstance(kind, str) or kind not in HUGGING_FACE:
         raise GeexError(
             f"{path / 'config.json'}: model_type {kind!r} is not known",
             did_you_mean(str(kind), HUGGING_FACE),
@@ -44,7 +45,7 @@ def read_json(file: pathlib.Path, folder: pathlib.Path) -> dict[str, Any]:
         values = json.loads(file.read_text())
         if isinstance(values, dict):
             return values
-    except (ValueError, OSError):
+    except (ValueError, OSError, RecursionError):
         pass
     raise GeexError(f"{file} is no JSON object", "fetch the file again")
 
@@ -74,7 +75,7 @@ def _torch(file: pathlib.Path) -> dict[str, Tensor]:
     tree = torch_file.index(file)
     if not isinstance(tree, dict):
         raise GeexError(f"{file} holds no dict of tensors", "bring a state_dict")
-    return {name: value for name, value in tree.items() if isinstance(value, Tensor)}
+    return {str(name): value for name, value in tree.items() if isinstance(value, Tensor)}
 
 
 def _sharded(index: pathlib.Path, read: Any) -> dict[str, Lazy]:
@@ -86,19 +87,23 @@ def _sharded(index: pathlib.Path, read: Any) -> dict[str, Lazy]:
         file = index.parent / name
         mine = [tensor for tensor, place in places.items() if place == name]
         if pathlib.Path(name).name != name:
-            raise GeexError(f"{index} names {name}, outside its folder", "fetch the index again")
+            raise GeexError(
+                f"{index} places {one_line(mine[0])} in {one_line(name)}, outside its folder",
+                "fetch the index again",
+            )
         if not file.is_file():
             raise GeexError(
-                f"{index} names {name} for {mine[0]} and {len(mine) - 1} more tensors, and it is "
-                "not there",
+                f"{index} names {name} for {one_line(mine[0])} and {len(mine) - 1} more tensors, "
+                "and it is not there",
                 f"bring {name}",
             )
         held = read(file)
         for tensor in mine:
             if tensor not in held:
                 raise GeexError(
-                    f"{file}: no tensor {tensor}, which {index.name} places there",
+                    f"{file}: no tensor {one_line(tensor)}, which {index.name} places there",
                     "fetch both again",
                 )
-        found |= held
+        # What the index places elsewhere comes from there; what it does not name is seen later.
+        found |= {tensor: held[tensor] for tensor in held if places.get(tensor, name) == name}
     return found

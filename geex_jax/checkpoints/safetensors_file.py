@@ -17,6 +17,7 @@ import numpy as np
 
 from geex_jax import files
 from geex_jax.checkpoints.tensors import Lazy, Tensor
+from geex_jax.checkpoints.torch_pickle import one_line
 from geex_jax.errors import GeexError
 
 DTYPES: dict[str, np.dtype] = {
@@ -53,8 +54,8 @@ def index(path: pathlib.Path) -> dict[str, Tensor]:
             header = json.loads(file.read(length))
     except OSError as error:
         raise GeexError(f"cannot read {path}: {error.strerror}", "bring the file") from None
-    except ValueError as error:
-        raise GeexError(f"{path}: unreadable header ({error})", again) from None
+    except (ValueError, RecursionError) as error:
+        raise GeexError(f"{path}: unreadable header ({one_line(error)})", again) from None
     if not isinstance(header, dict):
         raise GeexError(f"{path}: no safetensors file", again)
     header.pop("__metadata__", None)
@@ -62,22 +63,24 @@ def index(path: pathlib.Path) -> dict[str, Tensor]:
 
 
 def _tensor(path: pathlib.Path, name: str, about: object, start: int, size: int) -> Tensor:
-    again = "fetch the file again"
+    again, shown = "fetch the file again", one_line(name)
     try:
         kind, shape, (begin, end) = about["dtype"], tuple(about["shape"]), about["data_offsets"]  # type: ignore[index]
         counts = [begin, end, *shape]
     except (KeyError, TypeError, ValueError):
-        raise GeexError(f"{path}: the header of {name} is damaged", again) from None
+        raise GeexError(f"{path}: the header of {shown} is damaged", again) from None
+    if not isinstance(kind, str) or any(type(n) is not int or n < 0 for n in counts):
+        raise GeexError(f"{path}: the header of {shown} is damaged", again)
     if kind not in DTYPES:
         raise GeexError(
-            f"{path}: {name} has dtype {kind}", f"save it in one of {', '.join(DTYPES)}"
+            f"{path}: {shown} has dtype {one_line(kind)}", f"save it in one of {', '.join(DTYPES)}"
         )
-    if any(type(n) is not int or n < 0 for n in counts):
-        raise GeexError(f"{path}: the header of {name} is damaged", again)
     if end - begin != math.prod(shape) * DTYPES[kind].itemsize:
-        raise GeexError(f"{path}: {name} {list(shape)} does not fit its {end - begin} bytes", again)
+        raise GeexError(
+            f"{path}: {shown} {list(shape)} does not fit its {end - begin} bytes", again
+        )
     if start + end > size:
-        raise GeexError(f"{path}: cut short inside {name}", again)
+        raise GeexError(f"{path}: cut short inside {shown}", again)
     return Tensor(name, path, DTYPES[kind], shape, start + begin)
 
 

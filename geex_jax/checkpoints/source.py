@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from geex_jax.checkpoints.families import Binding, Family
-from geex_jax.checkpoints.tensors import Joined, Lazy, Tensor
+from geex_jax.checkpoints.tensors import Joined, Lazy
+from geex_jax.checkpoints.torch_pickle import one_line
 from geex_jax.errors import GeexError
 from geex_jax.models.config import ModelConfig
 
@@ -58,12 +59,9 @@ class Source:
 
     @property
     def files(self) -> list[pathlib.Path]:
-        """The files that hold tensors."""
-        found: set[pathlib.Path] = set()
-        for tensor in self.tensors.values():
-            parts = tensor.parts if isinstance(tensor, Joined) else (tensor,)
-            found |= {p.file for p in parts if isinstance(p, Tensor)}
-        return sorted(found) or [self.path / "params"]
+        """The files that hold tensors; for arrays of Orbax, their folders."""
+        parts = (part for tensor in self.tensors.values() for part in parts_of(tensor))
+        return sorted({file for part in parts if (file := getattr(part, "file", None))})
 
     def read(self, name: str) -> np.ndarray:
         """Reads an outside tensor, without rows beyond the vocabulary.
@@ -100,18 +98,22 @@ def checked(source: Source) -> Source:
     for name in tensors:
         if name not in source.bindings and name != tied:
             raise GeexError(
-                f"{place(source, name)}: unknown tensor {name}",
+                f"{place(source, name)}: unknown tensor {one_line(name)}",
                 f"not a plain {family.name} checkpoint, or its config.json says less than it holds",
             )
     return dataclasses.replace(source, tensors=tensors)
 
 
+def parts_of(tensor: Lazy) -> list[Lazy]:
+    """A tensor's parts, each in a file of its own; itself if it is whole."""
+    return list(tensor.parts) if isinstance(tensor, Joined) else [tensor]
+
+
 def place(source: Source, name: str) -> pathlib.Path:
-    """The file that holds a tensor, for messages; the source itself if none does."""
-    tensor = source.tensors.get(name)
-    if isinstance(tensor, Joined):
-        tensor = tensor.parts[0]
-    return tensor.file if isinstance(tensor, Tensor) else source.path
+    """The file that holds a tensor (or should), for messages; the source if that is many."""
+    if name in source.tensors:
+        return getattr(parts_of(source.tensors[name])[0], "file", None) or source.path
+    return source.files[0] if len(source.files) == 1 else source.path
 
 
 def side_files(source: Source) -> list[pathlib.Path]:

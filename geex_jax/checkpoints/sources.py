@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import pathlib
 import re
 from collections.abc import Collection
@@ -39,10 +40,9 @@ def open_source(
     path = pathlib.Path(path)
     if not path.exists():
         raise GeexError(f"no checkpoint at {path}", "give a file, a folder or a hub id org/name")
-    if path.is_dir() and not (path / "config.json").is_file():
-        alone = [p for p in path.glob("*.pt") if not codegeex.RANK.fullmatch(p.name)]
-        path = alone[0] if len(alone) == 1 else path
-    if path.is_file() or any(codegeex.RANK.fullmatch(p.name) for p in path.iterdir()):
+    if path.suffix == ".safetensors":
+        raise GeexError(f"{path} alone does not say its shape", "give the folder with config.json")
+    if codegeex.parts(path):
         return codegeex.open_codegeex(path, num_heads, vocab_size)
     if num_heads is not None or vocab_size is not None:
         raise GeexError(
@@ -71,13 +71,12 @@ def download(hub_id: str) -> pathlib.Path:
 
     name, _, revision = hub_id.partition("@")
     try:
-        listed = huggingface_hub.HfApi().list_repo_files(name, revision=revision or None)
-        safe = any(file.endswith(".safetensors") for file in listed)
-        weights = ["*.safetensors", "*.safetensors.index.json"]
-        if not safe:
-            weights = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
+        # Not "*.safetensors": adapters, and the same weights once more, lie beside the model's.
+        wanted = ["model*.safetensors", "model.safetensors.index.json"]
+        if not _has_safetensors(name, revision or None):
+            wanted = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
         folder = huggingface_hub.snapshot_download(
-            name, revision=revision or None, allow_patterns=[*SIDE_FILES, *weights]
+            name, revision=revision or None, allow_patterns=[*SIDE_FILES, *wanted]
         )
     except Exception as error:  # its errors, httpx's, OSError: all mean "not fetched"
         raise GeexError(
@@ -86,3 +85,17 @@ def download(hub_id: str) -> pathlib.Path:
             " or pytorch_model*.bin) and the tokenizer's files in one folder, and give its path",
         ) from None
     return pathlib.Path(folder)
+
+
+def _has_safetensors(name: str, revision: str | None) -> bool:
+    """Whether the model on the hub, or without network the one in its cache, has them."""
+    import huggingface_hub
+
+    try:
+        listed = huggingface_hub.HfApi().list_repo_files(name, revision=revision)
+    except Exception:  # as above; a model fetched earlier is still there
+        folder = huggingface_hub.snapshot_download(
+            name, revision=revision, local_files_only=True, allow_patterns=["config.json"]
+        )
+        listed = [file.name for file in pathlib.Path(folder).iterdir()]
+    return any(fnmatch.fnmatch(file, "model*.safetensors") for file in listed)

@@ -166,12 +166,18 @@ def locate(path: files.Path) -> tuple[dict[str, Any], pathlib.Path, pathlib.Path
     path = pathlib.Path(path).absolute()
     if path.is_dir() and (steps := saved_steps(path / "checkpoints")):
         path = path / "checkpoints" / str(steps[-1])
-    if path.parent.name == "checkpoints" and (path / "params").is_dir():
+    if is_step(path):
         header = path.parent.parent / "model"
         about = read_config(header)
         about["provenance"]["step"] = int(path.name)
         return about, path / "params", header / "tokenizer"
     return read_config(path), path / "params", path / "tokenizer"
+
+
+def is_step(path: pathlib.Path) -> bool:
+    """Whether a folder is one step of a training workdir, not a model kept in "checkpoints/"."""
+    named = path.parent.name == "checkpoints" and path.name.isdigit()
+    return named and (path / "params").is_dir() and not (path / "config.json").exists()
 
 
 def load_model(path: files.Path, mesh: jax.sharding.Mesh | None = None, **changes: Any) -> Loaded:

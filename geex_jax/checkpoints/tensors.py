@@ -107,12 +107,19 @@ class Joined:
           GeexError: copies that should be equal are not.
         """
         if self.axis is not None:
-            return np.concatenate([part.read() for part in self.parts], axis=self.axis)
+            whole = np.empty(self.shape, self.dtype)
+            at = 0
+            for part in self.parts:  # one at a time: no more than the whole and one part
+                end = at + part.shape[self.axis]
+                whole[(slice(None),) * self.axis + (slice(at, end),)] = part.read()
+                at = end
+            return whole
         first = self.parts[0].read()
         for rank, part in enumerate(self.parts[1:], 1):
             if not np.array_equal(first, part.read(), equal_nan=True):
+                file = getattr(part, "file", None)
                 raise GeexError(
-                    f"{self.name} differs between rank 0 and rank {rank}",
+                    f"{file or 'a file'}: {self.name} differs between rank 0 and rank {rank}",
                     "the parts are of different checkpoints: bring parts of one",
                 )
         return first
