@@ -44,7 +44,11 @@ def write_metadata(folder: pathlib.Path, paths: list[str]) -> None:
 def create(
     folder: pathlib.Path, path: str, shape: tuple[int, ...], dtype: Any, chunk: tuple[int, ...]
 ) -> ts.TensorStore:
-    """Opens the array at "a/b/c" for writing; goes on with it if it is there already."""
+    """Opens the array at "a/b/c" for writing; goes on with it if it is there already.
+
+    Raises:
+      OSError: the system does not let it.
+    """
     spec = {
         "driver": "zarr",
         "kvstore": {"driver": "file", "path": f"{_array_folder(folder, path)}/"},
@@ -52,7 +56,22 @@ def create(
         "metadata": {"shape": list(shape), "chunks": list(chunk), "compressor": None},
         "store_data_equal_to_fill_value": True,
     }
-    return ts.open(spec, create=True, open=True).result()
+    try:
+        return ts.open(spec, create=True, open=True).result()
+    except ValueError as error:  # TensorStore's kind for everything
+        raise OSError(_short(error)) from None
+
+
+def write(target: ts.TensorStore, array: np.ndarray) -> None:
+    """Writes an array over a whole target, and waits for it.
+
+    Raises:
+      OSError: the disk is full, or the system refuses for another reason.
+    """
+    try:
+        target.write(array).result()
+    except ValueError as error:
+        raise OSError(_short(error)) from None
 
 
 def _array_folder(folder: pathlib.Path, path: str) -> pathlib.Path:

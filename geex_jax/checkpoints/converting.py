@@ -245,7 +245,7 @@ def _write(source: Source, plan: _Plan, folder: pathlib.Path) -> None:
     for path, array in small.items():
         leaf = plan.leaves[path]
         target = arrays.create(folder / "params", path, leaf.shape, leaf.dtype, leaf.chunk)
-        target.write(array).result()
+        arrays.write(target, array)
     progress.close()
 
 
@@ -272,7 +272,7 @@ def _write_one(
         if path not in opened:
             opened[path] = arrays.create(params, path, leaf.shape, leaf.dtype, leaf.chunk)
         target = opened[path] if binding.layer is None else opened[path][binding.layer]
-        target.write(part).result()
+        arrays.write(target, part)
 
 
 def _read(source: Source, binding: Binding) -> np.ndarray:

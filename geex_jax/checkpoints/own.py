@@ -27,7 +27,7 @@ def is_own(path: pathlib.Path) -> bool:
     file = path / "config.json"
     try:
         values = json.loads(file.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(values, dict) and "format" in values and "leaves" in values
 
