@@ -5,18 +5,14 @@ from __future__ import annotations
 import json
 import pathlib
 from collections.abc import Iterable
-from typing import Any
-
-import jax
-import numpy as np
 
 from geex_jax.checkpoints import arrays, store
-from geex_jax.checkpoints.families import Family, Rule
+from geex_jax.checkpoints.families import Family, Rule, expected_leaves
 from geex_jax.checkpoints.huggingface import tensors_of_folder
 from geex_jax.checkpoints.source import Source, checked
 from geex_jax.checkpoints.tensors import Lazy
 from geex_jax.errors import GeexError
-from geex_jax.models import Transformer, from_dict
+from geex_jax.models import from_dict
 
 
 def is_own(path: pathlib.Path) -> bool:
@@ -39,21 +35,14 @@ def open_own(path: pathlib.Path) -> Source:
       GeexError: files are missing, damaged, or do not belong together.
     """
     about, params, _ = store.locate(path)
-    tree: dict[str, Any] = {}
     try:
         config = from_dict(about["model"])
         leaves = {name: tuple(shape) for name, (shape, _) in about["leaves"].items()}
-        for name, (shape, kind) in about["leaves"].items():
-            *inner, last = name.split("/")
-            here = tree
-            for part in inner:
-                here = here.setdefault(part, {})
-            here[last] = jax.ShapeDtypeStruct(shape, np.dtype(kind))
     except (AttributeError, TypeError, ValueError):
         raise GeexError(
             f"{path}: its config.json is damaged", "convert or save the model again"
         ) from None
-    store.check_shapes(Transformer(config.replace(scan_layers=True)), tree, path)
+    store.check_leaves(expected_leaves(config), leaves, path)
     if params.is_dir():
         tensors: dict[str, Lazy] = {}
         for leaf, array in arrays.open_tree(params, about["leaves"]).items():

@@ -246,12 +246,23 @@ def check_shapes(model: Transformer, params: Any, where: files.Path) -> None:
       GeexError: a leaf is missing, unknown or of another shape; names it.
     """
     tokens = jax.ShapeDtypeStruct((1, 1), np.int32)
-    expected = _leaves(jax.eval_shape(model.init, jax.random.key(0), tokens)["params"])
-    found = _leaves(params)
-    for path, (shape, _) in expected.items():
-        if path in found and found[path][0] != shape:
+    tree = jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]
+    expected, found = (
+        {path: shape for path, (shape, _) in _leaves(leaves).items()} for leaves in (tree, params)
+    )
+    check_leaves(expected, found, where)
+
+
+def check_leaves(expected: Mapping[str, Any], found: Mapping[str, Any], where: files.Path) -> None:
+    """Compares shapes by path; a quantized kernel may stand for a float one.
+
+    Raises:
+      GeexError: a leaf is missing, unknown or of another shape; names it.
+    """
+    for path, shape in expected.items():
+        if path in found and list(found[path]) != list(shape):
             raise GeexError(
-                f"{where}: {path} has shape {found[path][0]}, the config says {shape}",
+                f"{where}: {path} has shape {list(found[path])}, the config says {list(shape)}",
                 "the checkpoint and its config.json do not belong together",
             )
         if path not in found and path.removesuffix("kernel") + "kernel_scale" not in found:

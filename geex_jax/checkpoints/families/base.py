@@ -8,6 +8,7 @@ stacked on the way in, and the same backwards on the way out.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -207,8 +208,14 @@ def _concrete(
 
 def expected_leaves(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Shapes of the float model's parameters by path, layers stacked."""
-    model = Transformer(config.replace(scan_layers=True))
+    # What has no effect on shapes is left out, so that a model under another name is found again.
+    names = ("name", "dtype", "param_dtype", "remat", "dropout", "scan_layers")
+    return dict(_leaves(config.replace(**{key: getattr(ModelConfig(), key) for key in names})))
+
+
+@functools.lru_cache(maxsize=32)  # tracing takes longer than a small model's conversion
+def _leaves(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     tokens = jax.ShapeDtypeStruct((1, 1), np.int32)
-    tree = jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]
+    tree = jax.eval_shape(Transformer(config).init, jax.random.key(0), tokens)["params"]
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {path_of(path): leaf.shape for path, leaf in flat}
