@@ -92,7 +92,9 @@ def _has_safetensors(name: str, revision: str | None) -> bool:
     import huggingface_hub
 
     try:
-        listed = huggingface_hub.HfApi().list_repo_files(name, revision=revision)
+        # Not list_repo_files(): without network that one tries for half a minute.
+        found = huggingface_hub.HfApi().model_info(name, revision=revision).siblings
+        listed = [file.rfilename for file in found or []]
     except Exception:  # as above; a model fetched earlier is still there
         folder = huggingface_hub.snapshot_download(
             name, revision=revision, local_files_only=True, allow_patterns=["config.json"]

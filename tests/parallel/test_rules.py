@@ -7,7 +7,14 @@ from jax.sharding import PartitionSpec as P
 
 from geex_jax.errors import GeexError
 from geex_jax.models import PRESETS, Transformer
-from geex_jax.parallel import make_mesh, partition_spec, path_of, shardings
+from geex_jax.parallel import (
+    fitting_spec,
+    make_mesh,
+    parse_mesh,
+    partition_spec,
+    path_of,
+    shardings,
+)
 
 
 @pytest.mark.parametrize(
@@ -68,3 +75,58 @@ def test_meshes_that_cannot_be(sizes, message):
 
 def test_the_rest_goes_to_the_open_axis():
     assert dict(make_mesh({"data": 2, "fsdp": -1}).shape) == {"data": 2, "fsdp": 4, "tensor": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes"),
+    [
+        ("4x2", {"fsdp": 4, "tensor": 2}),
+        ("1x8", {"fsdp": 1, "tensor": 8}),
+        ("fsdp=4,tensor=2", {"fsdp": 4, "tensor": 2}),
+        ("tensor=2,data=3", {"data": 3, "tensor": 2}),
+        ("data=1", {"data": 1}),
+    ],
+)
+def test_meshes_in_words(text, sizes):
+    assert parse_mesh(text) == sizes
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tenser=2", "unknown mesh axis 'tenser' in 'tenser=2'; did you mean tensor"),
+        ("fsdp=0", "mesh 'fsdp=0'; write fsdp=4,tensor=2, or 4x2"),
+        ("0x2", "mesh '0x2'"),
+        ("fsdp=-1", "mesh 'fsdp=-1'"),
+        ("fsdp=2,fsdp=4", "mesh 'fsdp=2,fsdp=4'"),
+        ("fsdp", "mesh 'fsdp'"),
+        ("4x2x1", "unknown mesh axis '4x2x1'"),
+        ("", "unknown mesh axis ''"),
+    ],
+)
+def test_words_that_are_no_mesh(text, message):
+    with pytest.raises(GeexError) as error:
+        parse_mesh(text)
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("path", "shape", "sizes", "spec"),
+    [
+        ("embedding/tokens", (264, 32), {"fsdp": 2, "tensor": 4}, P("tensor", "fsdp")),
+        ("embedding/tokens", (263, 32), {"fsdp": 2, "tensor": 4}, P(None, "fsdp")),
+        ("embedding/tokens", (263, 31), {"fsdp": 2, "tensor": 4}, P(None, None)),
+        ("embedding/tokens", (263, 32), {}, P("tensor", "fsdp")),
+        ("layers/mlp/up/kernel", (3, 32, 63), {"fsdp": 8, "tensor": 2}, P(None, "fsdp", None)),
+        ("layers/mlp/up/bias", (3, 63), {"data": 8}, P(None, "tensor")),
+        ("step", (), {"fsdp": 8}, P()),
+    ],
+)
+def test_dimensions_that_do_not_divide_stay_whole(path, shape, sizes, spec):
+    assert fitting_spec(path, shape, sizes, uneven=True) == spec
+
+
+def test_uneven_dimensions_are_refused_unless_allowed():
+    with pytest.raises(GeexError, match=r"embedding/tokens \(263, 32\) .* axis tensor=4"):
+        fitting_spec("embedding/tokens", (263, 32), {"tensor": 4})
+    assert fitting_spec("embedding/tokens", (264, 32), {"tensor": 4}) == P("tensor", "fsdp")
