@@ -51,6 +51,7 @@ setup(
             "pytest-xdist>=3.6",
             "hypothesis>=6.120",
             "psutil>=6",
+            "safetensors>=0.5",
             "ruff==0.17.6",
             "pyright==1.1.414",
         ],
