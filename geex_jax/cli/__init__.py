@@ -33,6 +33,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "generate": ("generate", "complete prompts with a checkpoint, float or quantized"),
     "convert": ("convert", "any known checkpoint to a model folder, streamed"),
     "export": ("export", "a model folder to transformers, the official code or safetensors"),
+    "inspect": ("inspect", "what a checkpoint is and holds, and a fingerprint of its content"),
     "bench": ("bench", "measure against peers in the same run"),
 }
 
