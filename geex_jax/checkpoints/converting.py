@@ -80,7 +80,7 @@ def convert(
     config = opened.config.replace(
         name=dest.name, dtype=compute_dtype, param_dtype=stored.most_common(1)[0][0]
     )
-    words = _tokenizer(opened, tokenizer, config)
+    words, unread = _tokenizer(opened, tokenizer, config)
     origin = opened.path.name if pathlib.Path(source).exists() else str(source)  # a hub id
     partial = dest.with_name(f".{dest.name}.partial")
     again = "the same command goes on where it stopped"
@@ -88,7 +88,7 @@ def convert(
         output.destination(dest, overwrite)  # another process may have made it since
         _prepare(partial, opened, plan)
         _write(opened, plan, partial)
-        _finish(opened, plan, partial, config, words, origin)
+        _finish(opened, plan, partial, config, words, {"name": origin} | unread)
         store.move_into_place(partial, dest)
     return dest
 
@@ -166,8 +166,14 @@ def _leaf_dtype(source: Source, name: str, path: str, found: np.dtype, to: str |
     return np.dtype(found if to is None or path.endswith("kernel_scale") else DTYPES[to])
 
 
-def _tokenizer(source: Source, given: files.Path | None, config: ModelConfig) -> Tokenizer | None:
-    """The tokenizer that goes along, checked against the vocabulary."""
+def _tokenizer(
+    source: Source, given: files.Path | None, config: ModelConfig
+) -> tuple[Tokenizer | None, dict[str, str]]:
+    """The tokenizer that goes along, checked against the vocabulary.
+
+    The source's own may be of a kind that is not known here (CodeGeeX4's): that does not stop the
+    weights, and is said in the provenance.
+    """
     place = given
     if given is None and source.family.name == "geex":
         place = store.locate(source.path)[2]
@@ -176,14 +182,19 @@ def _tokenizer(source: Source, given: files.Path | None, config: ModelConfig) ->
         here = any(file.is_file() for file in named) or any(source.path.glob("*.model"))
         place = source.path if here else source.path / "tokenizer"
     if place is None or (given is None and not pathlib.Path(place).is_dir()):
-        return None
-    words = tokenizers.load(place)
+        return None, {}
+    try:
+        words = tokenizers.load(place)
+    except GeexError as error:
+        if given is not None:
+            raise
+        return None, {"tokenizer": f"not taken along ({error}); see --tokenizer"}
     if words.vocab_size > config.vocab_size:
         raise GeexError(
             f"{place}: {words.vocab_size} token ids for {config.vocab_size} rows of the model",
             "give the checkpoint's own tokenizer with --tokenizer",
         )
-    return words
+    return words, {}
 
 
 @contextlib.contextmanager
@@ -302,7 +313,7 @@ def _finish(
     folder: pathlib.Path,
     config: ModelConfig,
     words: Tokenizer | None,
-    origin: str,
+    origin: dict[str, str],
 ) -> None:
     """Puts config, tokenizer and the source's side files beside the arrays."""
     if words is not None:
@@ -315,7 +326,7 @@ def _finish(
         provenance = dict((source.original or {})["provenance"])
     else:
         held = {p.name: p.stat().st_size for p in source.files}
-        came: dict[str, Any] = {"family": source.family.name, "name": origin, "files": held}
+        came: dict[str, Any] = {"family": source.family.name, "files": held, **origin}
         provenance: dict[str, Any] = {"source": came}
     provenance["converted_by"] = f"geex-jax {__version__}"
     leaves = {p: [list(x.shape), x.dtype.name] for p, x in plan.leaves.items()}

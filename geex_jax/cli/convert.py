@@ -50,7 +50,9 @@ def run(args: argparse.Namespace) -> None:
         overwrite=args.overwrite,
     )
     about = checkpoints.read_config(folder)
-    family = about["provenance"].get("source", {}).get("family", "geex")
+    source = about["provenance"].get("source", {})
     kinds = sorted({kind for _, kind in about["leaves"].values()})
-    words = "with" if (folder / "tokenizer").is_dir() else "without (see --tokenizer)"
-    print(f"wrote {folder}: family {family}, {', '.join(kinds)}, {words} tokenizer")
+    words = "with tokenizer"
+    if not (folder / "tokenizer").is_dir():
+        words = f"tokenizer {source.get('tokenizer', 'not found: see --tokenizer')}"
+    print(f"wrote {folder}: family {source.get('family', 'geex')}, {', '.join(kinds)}, {words}")

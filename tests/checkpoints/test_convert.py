@@ -252,6 +252,17 @@ def test_a_tokenizer_that_is_too_large_or_comes_along(tmp_path):
     assert checkpoints.load_model(back).tokenizer.vocab_size == 12
 
 
+def test_a_tokenizer_of_an_unknown_kind_does_not_stop_the_weights(tmp_path, capsys):
+    source = write("safetensors", tmp_path / "hf", tensors_for("hf"))
+    (source / "tokenizer.model").write_text("IQ== 0\n")  # tiktoken's form, as CodeGeeX4's
+    assert cli.main(["convert", str(source), str(tmp_path / "m")]) == 0
+    assert "not taken along" in capsys.readouterr().out
+    loaded = checkpoints.load_model(tmp_path / "m")
+    assert loaded.tokenizer is None
+    assert "SentencePiece" in loaded.provenance["source"]["tokenizer"]
+    fails(source, tmp_path / "n", "SentencePiece", tokenizer=source)  # asked for: an error
+
+
 def test_space_rights_and_company(tmp_path, monkeypatch):
     source = write("safetensors", tmp_path / "hf", tensors_for("hf"))
     (tmp_path / "file").write_text("")
