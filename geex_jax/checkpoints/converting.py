@@ -23,9 +23,9 @@ from geex_jax.checkpoints.output import DTYPES, cast, dtype_name, finite
 from geex_jax.checkpoints.source import Source, parts_of, place, side_files
 from geex_jax.checkpoints.sources import open_source
 from geex_jax.checkpoints.tensors import Lazy
-from geex_jax.errors import GeexError
+from geex_jax.errors import GeexError, did_you_mean
 from geex_jax.models import ModelConfig, to_dict
-from geex_jax.parallel import fitting_spec
+from geex_jax.parallel import AXES, fitting_spec
 from geex_jax.tokenizers import Tokenizer
 from geex_jax.version import __version__
 
@@ -114,6 +114,11 @@ class _Plan:
 
 
 def _plan(source: Source, dtype: str | None, mesh: dict[str, int]) -> _Plan:
+    for axis, size in mesh.items():
+        if axis not in AXES:
+            raise GeexError(f"unknown mesh axis {axis!r}", did_you_mean(axis, AXES))
+        if size < 1:
+            raise GeexError(f"mesh axis {axis} = {size}", "give a size above 0")
     kinds: dict[str, tuple[np.dtype, str]] = {}
     for name, binding in source.bindings.items():
         found = source.tensors[name].dtype

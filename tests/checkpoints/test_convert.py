@@ -137,6 +137,8 @@ def test_dtypes(tmp_path):
     fails(source, tmp_path / "m", f"{file}: {victim('hf')} is beyond float16", dtype="fp16")
     fails(source, tmp_path / "m", "unknown dtype 'float8'; did you mean float", dtype="float8")
     fails(source, tmp_path / "m", "unknown dtype 'bf15'; did you mean bf16?", compute_dtype="bf15")
+    fails(source, tmp_path / "m", "unknown mesh axis 'fdsp'; did you mean fsdp?", mesh={"fdsp": 2})
+    fails(source, tmp_path / "m", "mesh axis tensor = 0; give a size above", mesh={"tensor": 0})
     tensors[victim("safetensors")][0, 0] = np.finfo(np.float32).max
     source = write("safetensors", tmp_path / "hf2", tensors)
     fails(source, tmp_path / "m", "is beyond bfloat16", dtype="bf16")
