@@ -11,6 +11,7 @@ from geex_jax.cli import Parser
 # name -> (module below geex_jax.benchmark, one line of help)
 BENCHES: dict[str, tuple[str, str]] = {
     "tokenizer": ("tokenizer_bench", "encode throughput against the official path of transformers"),
+    "convert": ("convert_bench", "peak memory of a conversion against its bound; kill and restart"),
     "train-step": ("train_step_bench", "tokens/s of the jitted step against plain PyTorch"),
 }
 EXAMPLE = "geex bench tokenizer --tokenizer DIR --input DIR"
