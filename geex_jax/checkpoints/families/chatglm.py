@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from geex_jax.checkpoints.families.base import Family, linear, norm, tensor
-from geex_jax.checkpoints.families.fields import Field, Raw, choice, same
+from geex_jax.checkpoints.families.fields import Field, Raw, choice, copy_of, same
 from geex_jax.checkpoints.families.llama import GATED
 from geex_jax.models.config import ModelConfig
 
@@ -14,7 +14,7 @@ H, L = "transformer.encoder.layers.{i}", "layers"
 
 def _read_kv(raw: Raw, ours: dict[str, Any]) -> dict[str, Any]:
     grouped = raw.get("multi_query_attention", bool, False)
-    return {"num_kv_heads": raw.get("multi_query_group_num", int, 1) if grouped else None}
+    return {"num_kv_heads": raw.size("multi_query_group_num", 1) if grouped else None}
 
 
 def _read_bias(raw: Raw, ours: dict[str, Any]) -> dict[str, Any]:
@@ -32,9 +32,12 @@ def _read_rope(raw: Raw, ours: dict[str, Any]) -> dict[str, Any]:
     share = raw.get("rotary_percent", float, 0.5)
     if share != 0.5:
         raise raw.refuse("rotary_percent", share, "0.5")
-    ratio = raw.values.get("rope_ratio")
-    base = 10000.0 * (1 if ratio is None else ratio)
-    return {"rotary_dim": ours["head_dim"] // 2, "rotary_theta": base}
+    ratio = raw.get("rope_ratio", float, 1.0)
+    if ratio <= 0:
+        raise raw.refuse("rope_ratio", ratio, "numbers above 0")
+    if not raw.get("original_rope", bool, True):
+        raise raw.refuse("original_rope", False, "true")
+    return {"rotary_dim": ours["head_dim"] // 2, "rotary_theta": 10000.0 * ratio}
 
 
 def _write_rope(config: ModelConfig) -> dict[str, Any]:
@@ -48,9 +51,11 @@ FAMILY = Family(
     example="THUDM/codegeex2-6b",
     fields=(
         same("padded_vocab_size", "vocab_size"),
+        copy_of("vocab_size", "padded_vocab_size"),
         same("seq_length", "context_length"),
         same("hidden_size", "d_model"),
         same("num_layers", "num_layers"),
+        copy_of("num_hidden_layers", "num_layers"),
         same("num_attention_heads", "num_heads"),
         same("kv_channels", "head_dim"),
         same("ffn_hidden_size", "d_ff"),
@@ -87,7 +92,6 @@ FAMILY = Family(
     ),
     ignored=(r"transformer\.rotary_pos_emb\.inv_freq",),
     only={
-        "original_rope": (True,),
         "post_layer_norm": (True,),
         "apply_residual_connection_post_layernorm": (False,),
         "interleaved_qkv": (False,),
@@ -101,7 +105,6 @@ FAMILY = Family(
             "apply_query_key_layer_scaling",
             "bias_dropout_fusion",
             "fp32_residual_connection",
-            "num_hidden_layers",
             "classifier_dropout",
             "attention_softmax_in_fp32",
             "use_flash_attention",

@@ -50,7 +50,10 @@ def read_config(
                 f"{file}: unknown key {key} = {value!r} might change the mathematics",
                 f"pass --ignore-key {key} if it does not",
             )
-    return ModelConfig(**ours)
+    try:
+        return ModelConfig(**ours)
+    except GeexError as error:
+        raise GeexError(f"{file}: {error.what}", error.remedy) from None
 
 
 def write_config(

@@ -72,6 +72,19 @@ class Raw:
             return float(value)
         if type(value) is not kind:
             raise GeexError(f"{self.file}: {key} = {value!r} is no {kind.__name__}", "correct it")
+        if kind is float and not math.isfinite(value):
+            raise self.refuse(key, value, "finite numbers")
+        return value
+
+    def size(self, key: str, default: Any = REQUIRED) -> Any:
+        """As `get` for an int, which must be above 0.
+
+        Raises:
+          GeexError: as `get`, or zero or less.
+        """
+        value = self.get(key, int, default)
+        if value is not None and value <= 0:
+            raise self.refuse(key, value, "sizes above 0")
         return value
 
     def refuse(self, key: str, value: Any, known: str) -> GeexError:
@@ -105,7 +118,10 @@ def same(key: str, *ours: str, default: Any = REQUIRED, kind: Any = int) -> Fiel
     """
 
     def read(raw: Raw, so_far: dict[str, Any]) -> dict[str, Any]:
-        value = raw.get(key, kind, None if callable(default) else default)
+        absent = None if callable(default) else default
+        value = raw.size(key, absent) if kind is int else raw.get(key, kind, absent)
+        if kind is float and value is not None and value < 0:
+            raise raw.refuse(key, value, "0 and above")
         if value is None and callable(default):
             value = default(so_far)
         return dict.fromkeys(ours, value)
@@ -143,24 +159,38 @@ def activation(key: str, tanh: str = "gelu_pytorch_tanh", default: Any = REQUIRE
     return choice(key, "activation", names, default)
 
 
+def copy_of(key: str, other: str) -> Field:
+    """A key that repeats another one: transformers reads only that one, so they must agree."""
+
+    def read(raw: Raw, so_far: dict[str, Any]) -> dict[str, Any]:
+        value = raw.values.get(key)
+        if value is not None and value != raw.values.get(other):
+            raise raw.refuse(key, value, f"what {other} says, {raw.values.get(other)!r}")
+        return {}
+
+    return Field((key,), read, lambda config: {})
+
+
 def kv_heads(key: str = "num_key_value_heads", default: Any = REQUIRED) -> Field:
     """Key and value heads; null means as many as query heads."""
 
     def read(raw: Raw, so_far: dict[str, Any]) -> dict[str, Any]:
-        return {"num_kv_heads": raw.get(key, int, default)}
+        # In the families whose default is a number, null is not absent: it means the query heads.
+        null = key in raw.values and raw.values[key] is None
+        return {"num_kv_heads": None if null else raw.size(key, default)}
 
     return Field((key,), read, lambda config: {key: config.kv_heads})
 
 
-def head_dim(key: str = "head_dim") -> Field:
-    """Width of a head; null means d_model / num_heads."""
+def head_dim(key: str = "head_dim", default: int | None = None) -> Field:
+    """Width of a head; absent means d_model / num_heads, or the family's own `default`."""
 
     def read(raw: Raw, so_far: dict[str, Any]) -> dict[str, Any]:
-        return {"head_dim": raw.get(key, int, None)}
+        return {"head_dim": raw.size(key, default)}
 
     def write(config: ModelConfig) -> dict[str, Any]:
         usual = config.head_width * config.num_heads == config.d_model
-        return {} if usual else {key: config.head_width}
+        return {} if usual and default is None else {key: config.head_width}
 
     return Field((key,), read, write)
 
@@ -171,7 +201,7 @@ SCALINGS = "default, linear, dynamic, llama3, yarn"
 def rope(
     theta: str = "rope_theta",
     partial: str = "partial_rotary_factor",
-    default_theta: Any = REQUIRED,
+    default_theta: float = 10000.0,
     default_partial: float | None = None,
 ) -> Field:
     """Rotary positions, as transformers 4 (flat keys) or 5 (`rope_parameters`) writes them.
@@ -182,18 +212,22 @@ def rope(
       default_theta: base if the file names none.
       default_partial: rotated share if the file names none; None: the family rotates whole heads.
     """
-    keys = (theta, partial, "rope_theta", "rope_scaling", "rope_parameters")
+    flat = ("rope_theta", "partial_rotary_factor")
+    keys = (theta, partial, *flat, "rope_scaling", "rope_parameters")
 
     def read(raw: Raw, so_far: dict[str, Any]) -> dict[str, Any]:
-        nested = raw.get("rope_parameters", dict, {}) or raw.get("rope_scaling", dict, {})
-        inner = Raw(nested, raw.file)
-        base = inner.get("rope_theta", float, raw.get(theta, float, None))
-        share = inner.get("partial_rotary_factor", float, raw.get(partial, float, default_partial))
-        if base is None and default_theta is REQUIRED:
-            raise GeexError(f"{raw.file}: no {theta}", "bring the checkpoint's own config.json")
+        nested = [raw.get(key, dict, {}) for key in ("rope_parameters", "rope_scaling")]
+        if all(nested) and nested[0] != nested[1]:
+            raise raw.refuse("rope_scaling", nested[1], "what rope_parameters says")
+        inner = Raw(nested[0] or nested[1], raw.file)
+        # Versions of transformers differ in which of several bases they read.
+        base = _agreeing(raw, default_theta, [(inner, flat[0]), (raw, theta), (raw, flat[0])])
+        share = _agreeing(raw, default_partial, [(inner, flat[1]), (raw, partial), (raw, flat[1])])
+        if base <= 1:
+            raise raw.refuse(theta, base, "numbers above 1")
         if default_partial is None and share not in (None, 1.0):
             raise raw.refuse(partial, share, "1.0 in this family")
-        out = {"rotary_theta": default_theta if base is None else base}
+        out = {"rotary_theta": base}
         if default_partial is not None:
             width = so_far.get("head_dim") or so_far["d_model"] // so_far["num_heads"]
             out["rotary_dim"] = int(width * share)
@@ -202,17 +236,40 @@ def rope(
     def write(config: ModelConfig) -> dict[str, Any]:
         out: dict[str, Any] = {theta: config.rotary_theta}
         if default_partial is not None:
-            out[partial] = config.rotated / config.head_width
+            share = config.rotated / config.head_width
+            if int(config.head_width * share) < config.rotated:  # the quotient was rounded down
+                share = math.nextafter(share, 2)
+            out[partial] = share
         scaling = _write_scaling(config)
         return out | ({"rope_scaling": scaling} if scaling else {})
 
     return Field(tuple(dict.fromkeys(keys)), read, write)
 
 
+def _agreeing(raw: Raw, default: Any, places: list[tuple[Raw, str]]) -> Any:
+    """The one number that several keys give; `default` if the family's own two give none.
+
+    The last place is the name of other families, which transformers reads or not: it must agree.
+    """
+    found = [(key, where.get(key, float, None)) for where, key in places]
+    given = [(key, value) for key, value in found if value is not None]
+    value = next((value for _, value in found[:2] if value is not None), default)
+    for key, other in given:
+        if other != value:
+            raise raw.refuse(key, other, f"{value}, as the rest of the file says")
+    return value
+
+
 def _scaling(inner: Raw, context: int) -> dict[str, Any]:
     kind = inner.values.get("rope_type") or inner.values.get("type") or "default"
+    if inner.values.get("type") not in (None, kind):
+        raise inner.refuse("rope_scaling.type", inner.values["type"], f"{kind}, as rope_type says")
     known = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
-    original = inner.get("original_max_position_embeddings", int, context)
+    original = inner.size("original_max_position_embeddings", context)
+    if kind == "dynamic" and original != context:
+        # Some versions of transformers read it, later ones do not.
+        key = "rope_scaling.original_max_position_embeddings"
+        raise inner.refuse(key, original, f"max_position_embeddings, {context}")
     if kind == "default" or kind == "dynamic":
         # Dynamic NTK changes nothing up to the trained context, and we go no further.
         known |= {"factor", "original_max_position_embeddings"} if kind == "dynamic" else set()

@@ -1,7 +1,7 @@
 """GPT-J: parallel branches after one norm, interleaved rotary positions, a head with a bias."""
 
 from geex_jax.checkpoints.families.base import Family, linear, norm, tensor
-from geex_jax.checkpoints.families.fields import activation, same
+from geex_jax.checkpoints.families.fields import Field, activation, same
 
 H, L = "transformer.h.{i}", "layers"
 
@@ -16,7 +16,11 @@ FAMILY = Family(
         same("n_layer", "num_layers"),
         same("n_head", "num_heads"),
         same("n_inner", "d_ff", default=lambda ours: 4 * ours["d_model"]),
-        same("rotary_dim", "rotary_dim"),
+        Field(
+            ("rotary_dim",),
+            lambda raw, ours: {"rotary_dim": raw.size("rotary_dim")},
+            lambda config: {"rotary_dim": config.rotated},
+        ),
         same("layer_norm_epsilon", "norm_eps", default=1e-5, kind=float),
         same("tie_word_embeddings", "tied_head", default=False, kind=bool),
         activation("activation_function", "gelu_new", default="gelu_new"),

@@ -22,7 +22,8 @@ def _read_window(raw: Raw, ours: dict[str, Any]) -> dict[str, Any]:
     if not raw.get("use_sliding_window", bool, False):
         window, first = None, 0
     else:
-        window = raw.get("sliding_window", int, 4096)
+        # Absent is not null here: the class has a window of its own.
+        window = raw.size("sliding_window", None if "sliding_window" in raw.values else 4096)
         first = raw.get("max_window_layers", int, 28)
     layers = ours["num_layers"]
     kinds = raw.get("layer_types", list, None)

@@ -9,6 +9,7 @@ from geex_jax.checkpoints.families.fields import (
     Field,
     Raw,
     activation,
+    copy_of,
     head_dim,
     kv_heads,
     rope,
@@ -49,6 +50,7 @@ FAMILY = Family(
         same("use_bias", "qkv_bias", "output_bias", "mlp_bias", default=True, kind=bool),
         same("tie_word_embeddings", "tied_head", default=True, kind=bool),
         activation("hidden_act", default="gelu_pytorch_tanh"),
+        copy_of("activation_function", "hidden_act"),
     ),
     parts={"position": "rotary"},
     tensors=(
@@ -58,6 +60,5 @@ FAMILY = Family(
     ),
     ignored=BUFFERS,
     only={"norm_type": ("layer_norm",), "mlp_type": ("default",)},
-    free=frozenset({"activation_function"}),  # a copy of hidden_act that transformers ignores
     tied_copy="lm_head.weight",
 )

@@ -1,7 +1,11 @@
 """XGLM, which is InCoder's family: computed sinusoidal positions, biases everywhere, tied head."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from geex_jax.checkpoints.families.base import Family, linear, norm, tensor
-from geex_jax.checkpoints.families.fields import Field, activation, same
+from geex_jax.checkpoints.families.fields import Field, Raw, activation, copy_of, same
 
 H, L = "model.layers.{i}", "layers"
 
@@ -12,6 +16,17 @@ embedding_scale = Field(
     },
     lambda config: {"scale_embedding": config.embedding_scale != 1.0},
 )
+
+
+def _read_padding(raw: Raw, ours: dict[str, Any]) -> dict[str, Any]:
+    # transformers sets this row of the position table to zero; positions take rows from 2 on.
+    value = raw.get("pad_token_id", int, 1)
+    if value not in (0, 1):
+        raise raw.refuse("pad_token_id", value, "0, 1 or null (others would clear a position)")
+    return {}
+
+
+padding = Field(("pad_token_id",), _read_padding, lambda config: {})
 
 FAMILY = Family(
     name="xglm",
@@ -25,7 +40,9 @@ FAMILY = Family(
         same("attention_heads", "num_heads"),
         same("ffn_dim", "d_ff"),
         same("tie_word_embeddings", "tied_head", default=True, kind=bool),
+        copy_of("num_hidden_layers", "num_layers"),
         embedding_scale,
+        padding,
         activation("activation_function", default="gelu"),
     ),
     parts={"position": "sinusoidal", "position_offset": 2, "norm_eps": 1e-5},
@@ -43,6 +60,5 @@ FAMILY = Family(
         *tensor("lm_head.weight", "head/kernel"),
     ),
     ignored=(r"model\.embed_positions\.(weights|_float_tensor)",),
-    free=frozenset({"num_hidden_layers"}),
     tied_copy="lm_head.weight",
 )
