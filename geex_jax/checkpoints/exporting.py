@@ -299,7 +299,9 @@ def _beside(
                 shutil.copyfile(file, folder / file.name)
         known = [key for key in ("torch_dtype", "dtype") if key in config] or ["torch_dtype"]
         if words is not None and config.get("eos_token_id") is None:
-            config["eos_token_id"], config["pad_token_id"] = words.eos_id, words.pad_id
+            config["eos_token_id"] = words.eos_id
+            if config["model_type"] != "xglm":  # there it clears a row of the position table
+                config["pad_token_id"] = words.pad_id
         files.write_json(folder / "config.json", config | ({known[0]: kind} if kind else {}))
     elif format == "safetensors":
         stored = {p: kind for p, (_, kind) in config["leaves"].items()}
