@@ -209,7 +209,7 @@ def rope(
     Args:
       theta: the flat key of the base.
       partial: the flat key of the rotated share of a head.
-      default_theta: base if the file names none.
+      default_theta: base if the file names none; transformers has one for all families.
       default_partial: rotated share if the file names none; None: the family rotates whole heads.
     """
     flat = ("rope_theta", "partial_rotary_factor")

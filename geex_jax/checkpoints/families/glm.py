@@ -12,7 +12,7 @@ FAMILY = Family(
         *SIZES,
         kv_heads(),
         head_dim(default=128),  # the class's own, whatever d_model is
-        rope(default_theta=10000.0, default_partial=0.5),
+        rope(default_partial=0.5),
         same("rms_norm_eps", "norm_eps", default=1.5625e-07, kind=float),
         same("attention_bias", "qkv_bias", default=True, kind=bool),
         same("tie_word_embeddings", "tied_head", default=False, kind=bool),

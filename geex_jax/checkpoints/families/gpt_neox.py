@@ -16,7 +16,7 @@ FAMILY = Family(
         same("num_hidden_layers", "num_layers"),
         same("num_attention_heads", "num_heads"),
         same("intermediate_size", "d_ff"),
-        rope("rotary_emb_base", "rotary_pct", default_theta=10000.0, default_partial=0.25),
+        rope("rotary_emb_base", "rotary_pct", default_partial=0.25),
         same("layer_norm_eps", "norm_eps", default=1e-5, kind=float),
         same("attention_bias", "qkv_bias", "output_bias", default=True, kind=bool),
         same("tie_word_embeddings", "tied_head", default=False, kind=bool),

@@ -40,7 +40,7 @@ FAMILY = Family(
         *SIZES,
         kv_heads(default=None),
         head_dim(),
-        rope(default_theta=10000.0),
+        rope(),
         same("rms_norm_eps", "norm_eps", default=1e-6, kind=float),
         same("attention_bias", "qkv_bias", "output_bias", default=False, kind=bool),
         same("mlp_bias", "mlp_bias", default=False, kind=bool),

@@ -54,7 +54,7 @@ FAMILY = Family(
         *SIZES,
         kv_heads(),
         head_dim(),
-        rope(default_theta=10000.0),
+        rope(),
         Field(
             ("use_sliding_window", "sliding_window", "max_window_layers", "layer_types"),
             _read_window,

@@ -36,7 +36,7 @@ FAMILY = Family(
         *SIZES,
         kv_heads(),
         head_dim(),
-        rope(default_theta=10000.0),
+        rope(),
         Field(
             ("sliding_window",),
             lambda raw, ours: {"sliding_window": raw.get("sliding_window", int, None)},
