@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from geex_jax.checkpoints.families.base import Family, linear, norm, tensor
-from geex_jax.checkpoints.families.fields import Field, Raw, choice, copy_of, same
+from geex_jax.checkpoints.families.fields import (
+    REQUIRED,
+    Field,
+    Raw,
+    choice,
+    copy_of,
+    epsilon,
+    head_dim,
+    same,
+)
 from geex_jax.checkpoints.families.llama import GATED
 from geex_jax.models.config import ModelConfig
 
@@ -57,7 +66,7 @@ FAMILY = Family(
         same("num_layers", "num_layers"),
         copy_of("num_hidden_layers", "num_layers"),
         same("num_attention_heads", "num_heads"),
-        same("kv_channels", "head_dim"),
+        head_dim("kv_channels", default=REQUIRED),
         same("ffn_hidden_size", "d_ff"),
         Field(
             ("multi_query_attention", "multi_query_group_num"),
@@ -69,7 +78,7 @@ FAMILY = Family(
         ),
         Field(("add_bias_linear", "add_qkv_bias"), _read_bias, _write_bias),
         Field(("rope_ratio", "rotary_percent", "original_rope"), _read_rope, _write_rope),
-        same("layernorm_epsilon", "norm_eps", default=1e-5, kind=float),
+        epsilon("layernorm_epsilon", 1e-5),
         choice("rmsnorm", "norm", {True: "rmsnorm", False: "layernorm"}, True),
         same("tie_word_embeddings", "tied_head", default=False, kind=bool),
     ),

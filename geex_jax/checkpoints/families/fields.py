@@ -87,6 +87,17 @@ class Raw:
             raise self.refuse(key, value, "sizes above 0")
         return value
 
+    def epsilon(self, key: str, default: float) -> float:
+        """As `get` for a float, which must not be negative.
+
+        Raises:
+          GeexError: as `get`, or less than zero.
+        """
+        value = self.get(key, float, default)
+        if value < 0:
+            raise self.refuse(key, value, "0 and above")
+        return value
+
     def refuse(self, key: str, value: Any, known: str) -> GeexError:
         """The error for a value whose mathematics is not here."""
         return GeexError(f"{self.file}: {key} = {value!r} is not supported", f"known: {known}")
@@ -120,13 +131,20 @@ def same(key: str, *ours: str, default: Any = REQUIRED, kind: Any = int) -> Fiel
     def read(raw: Raw, so_far: dict[str, Any]) -> dict[str, Any]:
         absent = None if callable(default) else default
         value = raw.size(key, absent) if kind is int else raw.get(key, kind, absent)
-        if kind is float and value is not None and value < 0:
-            raise raw.refuse(key, value, "0 and above")
         if value is None and callable(default):
             value = default(so_far)
         return dict.fromkeys(ours, value)
 
     return Field((key,), read, lambda config: {key: getattr(config, ours[0])})
+
+
+def epsilon(key: str, default: float) -> Field:
+    """What a normalization adds to the variance."""
+    return Field(
+        (key,),
+        lambda raw, so_far: {"norm_eps": raw.epsilon(key, default)},
+        lambda config: {key: config.norm_eps},
+    )
 
 
 def choice(key: str, ours: str, table: Mapping[Any, Any], default: Any = REQUIRED) -> Field:
@@ -182,7 +200,7 @@ def kv_heads(key: str = "num_key_value_heads", default: Any = REQUIRED) -> Field
     return Field((key,), read, lambda config: {key: config.kv_heads})
 
 
-def head_dim(key: str = "head_dim", default: int | None = None) -> Field:
+def head_dim(key: str = "head_dim", default: Any = None) -> Field:
     """Width of a head; absent means d_model / num_heads, or the family's own `default`."""
 
     def read(raw: Raw, so_far: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """GLM-4 in transformers' form, which is CodeGeeX4's: gate and up fused, half of a head rotated."""
 
 from geex_jax.checkpoints.families.base import Family, linear
-from geex_jax.checkpoints.families.fields import activation, head_dim, kv_heads, rope, same
+from geex_jax.checkpoints.families.fields import activation, epsilon, head_dim, kv_heads, rope, same
 from geex_jax.checkpoints.families.llama import ATTENTION, BUFFERS, GATED, SIZES, H, L
 
 FAMILY = Family(
@@ -13,7 +13,7 @@ FAMILY = Family(
         kv_heads(),
         head_dim(default=128),  # the class's own, whatever d_model is
         rope(default_partial=0.5),
-        same("rms_norm_eps", "norm_eps", default=1.5625e-07, kind=float),
+        epsilon("rms_norm_eps", 1.5625e-07),
         same("attention_bias", "qkv_bias", default=True, kind=bool),
         same("tie_word_embeddings", "tied_head", default=False, kind=bool),
         activation("hidden_act", default="silu"),

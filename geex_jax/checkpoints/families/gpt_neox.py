@@ -1,7 +1,7 @@
 """GPT-NeoX: q, k, v fused head by head, half-split rotary positions on a part of each head."""
 
 from geex_jax.checkpoints.families.base import Family, linear, norm, tensor
-from geex_jax.checkpoints.families.fields import activation, choice, rope, same
+from geex_jax.checkpoints.families.fields import activation, choice, epsilon, rope, same
 
 H, L = "gpt_neox.layers.{i}", "layers"
 
@@ -17,7 +17,7 @@ FAMILY = Family(
         same("num_attention_heads", "num_heads"),
         same("intermediate_size", "d_ff"),
         rope("rotary_emb_base", "rotary_pct", default_partial=0.25),
-        same("layer_norm_eps", "norm_eps", default=1e-5, kind=float),
+        epsilon("layer_norm_eps", 1e-5),
         same("attention_bias", "qkv_bias", "output_bias", default=True, kind=bool),
         same("tie_word_embeddings", "tied_head", default=False, kind=bool),
         choice("use_parallel_residual", "residual", {True: "parallel", False: "serial"}, True),

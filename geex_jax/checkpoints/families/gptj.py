@@ -1,7 +1,7 @@
 """GPT-J: parallel branches after one norm, interleaved rotary positions, a head with a bias."""
 
 from geex_jax.checkpoints.families.base import Family, linear, norm, tensor
-from geex_jax.checkpoints.families.fields import Field, activation, same
+from geex_jax.checkpoints.families.fields import Field, activation, epsilon, same
 
 H, L = "transformer.h.{i}", "layers"
 
@@ -21,7 +21,7 @@ FAMILY = Family(
             lambda raw, ours: {"rotary_dim": raw.size("rotary_dim")},
             lambda config: {"rotary_dim": config.rotated},
         ),
-        same("layer_norm_epsilon", "norm_eps", default=1e-5, kind=float),
+        epsilon("layer_norm_epsilon", 1e-5),
         same("tie_word_embeddings", "tied_head", default=False, kind=bool),
         activation("activation_function", "gelu_new", default="gelu_new"),
     ),

@@ -1,7 +1,7 @@
 """Llama: CodeLlama, DeepSeek-Coder and whatever else takes its form."""
 
 from geex_jax.checkpoints.families.base import Family, linear, norm, tensor
-from geex_jax.checkpoints.families.fields import activation, head_dim, kv_heads, rope, same
+from geex_jax.checkpoints.families.fields import activation, epsilon, head_dim, kv_heads, rope, same
 
 H, L = "model.layers.{i}", "layers"
 
@@ -41,7 +41,7 @@ FAMILY = Family(
         kv_heads(default=None),
         head_dim(),
         rope(),
-        same("rms_norm_eps", "norm_eps", default=1e-6, kind=float),
+        epsilon("rms_norm_eps", 1e-6),
         same("attention_bias", "qkv_bias", "output_bias", default=False, kind=bool),
         same("mlp_bias", "mlp_bias", default=False, kind=bool),
         same("tie_word_embeddings", "tied_head", default=False, kind=bool),

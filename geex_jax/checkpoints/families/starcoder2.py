@@ -20,7 +20,7 @@ from geex_jax.checkpoints.families.llama import ATTENTION, BUFFERS, SIZES, H, L
 
 def _read_eps(raw: Raw, ours: dict[str, Any]) -> dict[str, Any]:
     # transformers reads norm_epsilon; the published files hold the same number twice.
-    value = raw.get("norm_epsilon", float, 1e-5)
+    value = raw.epsilon("norm_epsilon", 1e-5)
     if raw.get("layer_norm_epsilon", float, value) != value:
         raise raw.refuse(
             "layer_norm_epsilon", raw.values["layer_norm_epsilon"], f"{value}, as norm_epsilon"
