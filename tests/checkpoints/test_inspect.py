@@ -4,14 +4,27 @@ import dataclasses
 import json
 import math
 
+import jax
+import numpy as np
 import pytest
 
-from geex_jax import cli
-from geex_jax.checkpoints import convert, converting, export, inspecting, save_model, sources
+from geex_jax import cli, tokenizers
+from geex_jax.checkpoints import (
+    convert,
+    converting,
+    export,
+    inspecting,
+    save_model,
+    sources,
+    states,
+    store,
+)
 from geex_jax.checkpoints.families import HUGGING_FACE, expected_leaves
 from geex_jax.checkpoints.inspecting import inspect
 from geex_jax.checkpoints.source import read_params
 from geex_jax.errors import GeexError
+from geex_jax.models import ModelConfig, from_dict, preset
+from geex_jax.parallel import make_mesh, shardings
 from geex_jax.quantize import quantize_params
 from tests.checkpoints import helpers
 from tests.checkpoints.helpers import CODEGEEX, LLAMA
@@ -38,6 +51,19 @@ def llama(tmp_path_factory):
 def model(llama):
     """The same, converted."""
     return convert(llama, llama.parent / "m")
+
+
+def params_of(config: ModelConfig):
+    """Random parameters; `Transformer.init` would take seconds."""
+    rng = np.random.default_rng(0)
+    tree = {}
+    for path, shape in expected_leaves(config).items():
+        *folders, leaf = path.split("/")
+        here = tree
+        for folder in folders:
+            here = here.setdefault(folder, {})
+        here[leaf] = rng.standard_normal(shape, np.float32)
+    return tree
 
 
 def counts(report: inspecting.Report) -> dict[str, int]:
@@ -145,6 +171,60 @@ def test_long_arrays_are_read_in_pieces(model, monkeypatch):
     before = inspect(model).fingerprint
     monkeypatch.setattr(layout, "BLOCK", 100)
     assert inspect(model).fingerprint == before
+
+
+def test_a_training_workdir_and_its_steps(tmp_path, shared):
+    params = params_of(CODEGEEX)
+    words = tokenizers.load(shared / "codegeex-tokenizer")
+    store.write_header(tmp_path / "model", CODEGEEX, params, words, {"data": "rows"})
+    kept = states.StateStore(tmp_path / "checkpoints", keep_last=2, keep_best=0)
+    other = jax.tree.map(lambda x: x + 1, params)
+    for step, tree in ((10, other), (20, params)):
+        kept.save(step, tree, {"count": np.zeros(())}, {})
+    kept.close()
+    last = inspect(tmp_path)
+    first, second = (inspect(tmp_path / "checkpoints" / step) for step in ("10", "20"))
+    assert last.kind == "training workdir (its last step)" and last.family.startswith("CodeGeeX (")
+    assert first.kind == second.kind == "training step"
+    assert first.provenance == {"data": "rows", "step": 10} and last.provenance["step"] == 20
+    assert last.fingerprint == second.fingerprint != first.fingerprint
+    # Beside the parameters lie moments of the optimizer: they are not the model's.
+    assert last.fingerprint == inspect(save_model(tmp_path / "m", CODEGEEX, params)).fingerprint
+    assert last.tokenizer == {
+        "kind": "codegeex",
+        "vocab_size": words.vocab_size,
+        "fingerprint": words.fingerprint(),
+    }
+
+
+@pytest.mark.parametrize("sizes", [{"fsdp": 2, "tensor": 2}, {"tensor": 4}, {}], ids=str)
+def test_the_mesh_that_orbax_saved_from(tmp_path, sizes):
+    params = params_of(MESHED)
+    mesh = make_mesh(sizes)
+    spread = jax.device_put(params, shardings(mesh, params, uneven=True))
+    report = inspect(save_model(tmp_path / "m", MESHED, spread))
+    assert report.storage["format"] == "Orbax, one OCDBT store"
+    assert report.storage["mesh"] == sizes
+    up = next(leaf for leaf in report.leaves if leaf.path == "layers/mlp/up/kernel")
+    assert up.chunk == (2, 16 // sizes.get("fsdp", 1), 32 // sizes.get("tensor", 1))
+    assert up.cut == tuple(sizes)
+    assert report.fingerprint == inspect(save_model(tmp_path / "one", MESHED, params)).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("config", "family", "presets"),
+    [
+        (LLAMA, "as llama", []),
+        (preset("geex-3m", vocab_size=64), "CodeGeeX (", ["geex-3m (vocab_size 64, not 8192)"]),
+        (preset("geex-3m").replace(name="mine"), "CodeGeeX (", ["geex-3m"]),
+        (CODEGEEX.replace(top_query_layer=False), "of no published family", []),
+    ],
+)
+def test_a_model_without_a_history_is_told_by_its_shape(tmp_path, config, family, presets):
+    folder = save_model(tmp_path / "m", config, params_of(config))
+    report = inspect(folder, fingerprint=False)
+    assert report.family.startswith(family) and report.presets == presets
+    assert from_dict(report.config) == config and report.provenance == {}
 
 
 def test_json_is_the_report(model, capsys):
