@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from geex_jax.checkpoints import codegeex
+from geex_jax.checkpoints.families.codegeex import FAMILY
 from geex_jax.models import ModelConfig, Transformer
 from geex_jax.training.loss import cross_entropy, loss_fn
 
@@ -52,33 +53,28 @@ def test_official_gradients(reference):
     norms = json.loads((folder / "grad_norms.json").read_text())["per_tensor_l2"]
     checked = 0
     for name, norm in norms.items():
-        ours = pick(grads, name.removeprefix("language_model."))
+        ours = pick(grads, model.config, name.removeprefix("language_model."))
         np.testing.assert_allclose(np.linalg.norm(ours), norm, rtol=1e-4, atol=1e-6, err_msg=name)
         checked += 1
     assert checked == len(jax.tree.leaves(params)) - 16 + 16 * model.config.num_layers
     for key in data.files:
         if key.startswith("grad:"):
             theirs = data[key]
-            ours = pick(grads, key.removeprefix("grad:language_model."))
-            ours = ours.T if ours.shape != theirs.shape or "attention.query.weight" in key else ours
+            ours = pick(grads, model.config, key.removeprefix("grad:language_model."))
             np.testing.assert_allclose(
                 ours, theirs, atol=1e-4 * np.linalg.norm(theirs) + 1e-7, err_msg=key
             )
 
 
-def pick(grads: dict, name: str) -> np.ndarray:
-    """The gradient of an official tensor, in our orientation."""
-    parts = name.split(".")
-    if parts[0] in ("embedding", "topQueryEmbedding") or parts[1] == "final_layernorm":
-        ours = codegeex.REST[".".join(parts[1:])]
-    elif parts[1] == "layers":
-        ours, layer = "layers/" + codegeex.BLOCK[".".join(parts[3:])], int(parts[2])
-    else:
-        ours = "top_query/layer/" + codegeex.BLOCK[".".join(parts[2:])]
+def pick(grads: dict, config: ModelConfig, name: str) -> np.ndarray:
+    """The gradient of an official tensor, in its orientation."""
+    binding = FAMILY.bind(config)[name.split(".", 1)[1]]
+    ((path, _),) = binding.parts
     value = grads
-    for part in ours.split("/"):
+    for part in path.split("/"):
         value = value[part]
-    return np.asarray(value[layer] if ours.startswith("layers/") else value)
+    value = value if binding.layer is None else value[binding.layer]
+    return binding.outward({path: np.asarray(value)})
 
 
 @pytest.mark.parametrize("chunk", [1, 5, 7, 16])
