@@ -82,13 +82,14 @@ def fitting_spec(
     """
     axes: list[str | None] = []
     for size, axis in zip(shape, partition_spec(path, len(shape)), strict=True) if shape else ():
-        fits = axis is None or size % sizes.get(axis, 1) == 0
+        count = 1 if axis is None else sizes.get(str(axis), 1)
+        fits = size % count == 0
         if not fits and not uneven:
             raise GeexError(
-                f"{path} {shape} does not divide over mesh axis {axis}={sizes[axis]}",
+                f"{path} {shape} does not divide over mesh axis {axis}={count}",
                 f"choose a size of {axis} that divides {size}",
             )
-        axes.append(axis if fits else None)
+        axes.append(str(axis) if fits and axis is not None else None)
     return PartitionSpec(*axes)
 
 
