@@ -16,6 +16,8 @@ from geex_jax.errors import GeexError
 from tests.checkpoints import helpers
 from tests.checkpoints.helpers import tensors_for
 
+# The server below speaks as today's hub does; older clients ask in other ways.
+pytest.importorskip("huggingface_hub", minversion="1.0")
 constants = pytest.importorskip("huggingface_hub.constants")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -190,7 +190,8 @@ def test_another_job_starts_afresh(source, tmp_path, monkeypatch, change):
     flags = {"dtype": {"dtype": "float32"}, "mesh": {"mesh": {"fsdp": 2}}}.get(change, {})
     if change == "time":
         file = next(source.glob("*.safetensors"))
-        held = {n: helpers.Array(t.read() + 1) for n, t in safetensors_file.index(file).items()}
+        read = {name: tensor.read() for name, tensor in safetensors_file.index(file).items()}
+        held = {name: helpers.Array((a + 1).astype(a.dtype)) for name, a in read.items()}
         safetensors_file.write(file, held)
     elif change == "small":
         monkeypatch.setattr(converting, "SMALL", 1 << 20)
