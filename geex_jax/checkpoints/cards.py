@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from geex_jax.checkpoints.source import Source
-from geex_jax.checkpoints.tensors import Lazy
+from geex_jax.checkpoints.tensors import Lazy, size_of
 from geex_jax.models import to_dict
 from geex_jax.version import __version__
 
@@ -31,7 +30,7 @@ def render(
       name: of the folder.
     """
     scales = any(t.endswith("_scale") for t in tensors)
-    size = sum(math.prod(t.shape) * t.dtype.itemsize for t in tensors.values())
+    size = sum(map(size_of, tensors.values()))
     kinds = sorted({t.dtype.name for t in tensors.values()})
     shape = to_dict(source.config)
     listed = ("num_layers", "d_model", "num_heads", "d_ff", "vocab_size", "context_length")

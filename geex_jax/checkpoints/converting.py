@@ -22,7 +22,7 @@ from geex_jax.checkpoints.families import Binding
 from geex_jax.checkpoints.output import DTYPES, cast, dtype_name, finite
 from geex_jax.checkpoints.source import Source, parts_of, place, side_files
 from geex_jax.checkpoints.sources import open_source
-from geex_jax.checkpoints.tensors import Lazy
+from geex_jax.checkpoints.tensors import size_of
 from geex_jax.errors import GeexError, did_you_mean
 from geex_jax.models import ModelConfig, to_dict
 from geex_jax.parallel import AXES, fitting_spec
@@ -246,7 +246,7 @@ def _write(source: Source, plan: _Plan, folder: pathlib.Path) -> None:
     done = set(journal.read_text().split("\n")[:-1]) if journal.is_file() else set()
     opened: dict[str, Any] = {}
     small = {p: np.empty(x.shape, x.dtype) for p, x in plan.leaves.items() if x.small}
-    total = sum(_size(source.tensors[b.name]) for b in plan.order)
+    total = sum(size_of(source.tensors[b.name]) for b in plan.order)
     progress = output.Meter(f"converting {source.family.name}", total)
     with open(journal, "a") as log:
         for binding in plan.order:
@@ -257,16 +257,12 @@ def _write(source: Source, plan: _Plan, folder: pathlib.Path) -> None:
                     log.write(f"{binding.name}\n")
                     log.flush()
                     os.fsync(log.fileno())
-            progress.update(_size(tensor))
+            progress.update(size_of(tensor))
     for path, array in small.items():
         leaf = plan.leaves[path]
         target = arrays.create(folder / "params", path, leaf.shape, leaf.dtype, leaf.chunk)
         arrays.write(target, array)
     progress.close()
-
-
-def _size(tensor: Lazy) -> int:
-    return math.prod(tensor.shape) * tensor.dtype.itemsize
 
 
 def _write_one(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import pathlib
 import shutil
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from geex_jax.checkpoints.families.configs import comparable
 from geex_jax.checkpoints.output import DTYPES, cast, dtype_name
 from geex_jax.checkpoints.source import Source
 from geex_jax.checkpoints.sources import open_source
-from geex_jax.checkpoints.tensors import Lazy
+from geex_jax.checkpoints.tensors import Lazy, size_of
 from geex_jax.errors import GeexError, did_you_mean
 from geex_jax.models import ModelConfig
 
@@ -99,7 +98,7 @@ def _write(
 ) -> None:
     """Writes the weights."""
     parts = _ranks(source, family, tensors, ranks) if format == "codegeex" else [tensors]
-    total = sum(math.prod(t.shape) * t.dtype.itemsize for p in parts for t in p.values())
+    total = sum(size_of(tensor) for part in parts for tensor in part.values())
     output.check_space(folder, total)
     meter = output.Meter(f"exporting {family.name}", total)
     if format == "codegeex":

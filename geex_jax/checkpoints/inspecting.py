@@ -22,10 +22,10 @@ from geex_jax.checkpoints.layout import (
     describe,
     is_own,
     read_leaves,
-    size_of,
 )
 from geex_jax.checkpoints.source import Source
 from geex_jax.checkpoints.sources import open_source
+from geex_jax.checkpoints.tensors import size_of
 from geex_jax.errors import GeexError
 from geex_jax.models import ModelConfig, to_dict
 from geex_jax.models.presets import PRESETS

@@ -15,7 +15,7 @@ import numpy as np
 from geex_jax.checkpoints import output
 from geex_jax.checkpoints.arrays import Stored
 from geex_jax.checkpoints.source import Source
-from geex_jax.checkpoints.tensors import Lazy
+from geex_jax.checkpoints.tensors import Lazy, size_of
 from geex_jax.parallel.rules import partition_spec
 
 BLOCK = 64 << 20  # bytes; chunks smaller than this are read together
@@ -145,11 +145,6 @@ def describe(
 def is_own(source: Source) -> bool:
     """Whether the checkpoint is a geex model."""
     return source.family.name == "geex"
-
-
-def size_of(tensor: Lazy) -> int:
-    """Bytes of the array."""
-    return math.prod(tensor.shape) * tensor.dtype.itemsize
 
 
 def _stacks(source: Source) -> dict[str, list[Lazy]]:

@@ -16,7 +16,7 @@ import ml_dtypes
 import numpy as np
 
 from geex_jax import files
-from geex_jax.checkpoints.tensors import Lazy, Tensor
+from geex_jax.checkpoints.tensors import Lazy, Tensor, size_of
 from geex_jax.checkpoints.torch_pickle import one_line
 from geex_jax.errors import GeexError
 
@@ -104,7 +104,7 @@ def write(
     for name, tensor in tensors.items():
         if tensor.dtype not in NAMES:
             raise GeexError(f"{name} has dtype {tensor.dtype}", "safetensors cannot hold it")
-        count = math.prod(tensor.shape) * tensor.dtype.itemsize
+        count = size_of(tensor)
         header[name] = {
             "dtype": NAMES[tensor.dtype],
             "shape": list(tensor.shape),
@@ -126,7 +126,7 @@ def shards(tensors: Mapping[str, Lazy], largest: int) -> list[dict[str, Lazy]]:
     parts: list[dict[str, Lazy]] = [{}]
     filled = 0
     for name, tensor in tensors.items():
-        count = math.prod(tensor.shape) * tensor.dtype.itemsize
+        count = size_of(tensor)
         if parts[-1] and filled + count > largest:
             parts.append({})
             filled = 0
@@ -152,6 +152,6 @@ def write_sharded(
         name = f"model-{i + 1:05d}-of-{len(parts):05d}.safetensors"
         write(folder / name, part, progress)
         places |= dict.fromkeys(part, name)
-        total += sum(math.prod(t.shape) * t.dtype.itemsize for t in part.values())
+        total += sum(map(size_of, part.values()))
     about = {"metadata": {"total_size": total}, "weight_map": places}
     files.write_json(folder / "model.safetensors.index.json", about)

@@ -30,6 +30,11 @@ class Lazy(Protocol):
         ...
 
 
+def size_of(tensor: Lazy) -> int:
+    """Bytes of the array."""
+    return math.prod(tensor.shape) * tensor.dtype.itemsize
+
+
 @dataclasses.dataclass(frozen=True)
 class Tensor:
     """One tensor of a file that holds raw little-endian arrays (safetensors, PyTorch's zip).
