@@ -21,19 +21,14 @@ import orbax.checkpoint as ocp
 import tensorstore as ts
 
 from geex_jax.errors import GeexError
+from geex_jax.parallel import tree_of
 
 LARGEST_CHUNK = 1 << 30  # bytes; a longer first axis is cut, so that one chunk is never the model
 
 
 def write_metadata(folder: pathlib.Path, paths: list[str]) -> None:
     """Makes `folder` an Orbax tree of the given "a/b/c" paths, whose arrays are yet to come."""
-    tree: dict[str, Any] = {}
-    for path in paths:
-        *inner, name = path.split("/")
-        here = tree
-        for part in inner:
-            here = here.setdefault(part, {})
-        here[name] = np.zeros((), np.int8)
+    tree = tree_of(dict.fromkeys(paths, np.zeros((), np.int8)))
     handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_zarr3=False)
     with ocp.Checkpointer(handler) as checkpointer:
         checkpointer.save(folder, args=ocp.args.PyTreeSave(tree))  # pyright: ignore[reportCallIssue]

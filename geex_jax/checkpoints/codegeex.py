@@ -21,7 +21,7 @@ from geex_jax.checkpoints.tensors import Joined, Lazy, Tensor
 from geex_jax.checkpoints.torch_pickle import one_line
 from geex_jax.errors import GeexError
 from geex_jax.models.config import ModelConfig
-from geex_jax.parallel import path_of
+from geex_jax.parallel import by_path, tree_of
 
 RANK = re.compile(r"mp_rank_(\d+)_model_states\.pt")
 _LAYER = re.compile(r"layers\.(0|[1-9]\d{0,5})\.")
@@ -173,16 +173,10 @@ def _leaves_of_codegeex(
 
 def quantized_leaves(config: ModelConfig, bits: int) -> dict[str, tuple[int, ...]]:
     """Shapes of a quantized model's parameters by path, layers stacked."""
-    tree: dict[str, Any] = {}
-    for path, shape in expected_leaves(config).items():
-        *folders, leaf = path.split("/")
-        here = tree
-        for folder in folders:
-            here = here.setdefault(folder, {})
-        here[leaf] = jax.ShapeDtypeStruct(shape, np.float32)
+    shapes = expected_leaves(config).items()
+    tree = tree_of({path: jax.ShapeDtypeStruct(shape, np.float32) for path, shape in shapes})
     quantized = jax.eval_shape(lambda t: quantize.quantize_params(t, bits, "official"), tree)
-    flat = jax.tree_util.tree_flatten_with_path(quantized)[0]
-    return {path_of(path): leaf.shape for path, leaf in flat}
+    return {path: leaf.shape for path, leaf in by_path(quantized).items()}
 
 
 def load(path: files.Path, **changes: Any) -> tuple[ModelConfig, dict[str, Any]]:

@@ -14,6 +14,7 @@ from geex_jax.checkpoints.tensors import Joined, Lazy
 from geex_jax.checkpoints.torch_pickle import one_line
 from geex_jax.errors import GeexError
 from geex_jax.models.config import ModelConfig
+from geex_jax.parallel import tree_of
 
 # The one tensor that may have more rows than the model: padding of some parallel layout.
 TABLE = "word_embeddings.weight"
@@ -134,11 +135,4 @@ def read_params(source: Source) -> dict[str, Any]:
             else:
                 shape = source.leaves[path]
                 flat.setdefault(path, np.empty(shape, array.dtype))[binding.layer] = array
-    tree: dict[str, Any] = {}
-    for path, array in flat.items():
-        *folders, leaf = path.split("/")
-        here = tree
-        for folder in folders:
-            here = here.setdefault(folder, {})
-        here[leaf] = array
-    return tree
+    return tree_of(flat)

@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from geex_jax import files, tokenizers
 from geex_jax.errors import GeexError
 from geex_jax.models import ModelConfig, Transformer, from_dict, to_dict
-from geex_jax.parallel import path_of, shardings
+from geex_jax.parallel import by_path, shardings, tree_of
 from geex_jax.tokenizers import Tokenizer
 
 FORMAT = 1
@@ -107,18 +107,17 @@ def move_into_place(temporary: pathlib.Path, folder: pathlib.Path) -> None:
 
 
 def _leaves(params: Any) -> dict[str, Any]:
-    flat = jax.tree_util.tree_flatten_with_path(dict(params))[0]
-    return {path_of(path): [list(leaf.shape), str(leaf.dtype)] for path, leaf in flat}
+    flat = by_path(dict(params))
+    return {path: [list(leaf.shape), str(leaf.dtype)] for path, leaf in flat.items()}
 
 
 def _abstract(leaves: Mapping[str, Any], mesh: jax.sharding.Mesh | None) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for path, (shape, dtype) in leaves.items():
-        *folders, name = path.split("/")
-        inner = tree
-        for part in folders:
-            inner = inner.setdefault(part, {})
-        inner[name] = jax.ShapeDtypeStruct(tuple(shape), jax.numpy.dtype(dtype))
+    tree = tree_of(
+        {
+            path: jax.ShapeDtypeStruct(tuple(shape), jax.numpy.dtype(dtype))
+            for path, (shape, dtype) in leaves.items()
+        }
+    )
     if mesh is None:
         one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         place = jax.tree.map(lambda _: one, tree)

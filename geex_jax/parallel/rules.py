@@ -51,6 +51,23 @@ def path_of(key_path: tuple[Any, ...]) -> str:
     )
 
 
+def by_path(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by "a/b/c"."""
+    return {path_of(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def tree_of(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `by_path`, as nested dicts."""
+    tree: dict[str, Any] = {}
+    for path, leaf in leaves.items():
+        *folders, name = path.split("/")
+        inner = tree
+        for folder in folders:
+            inner = inner.setdefault(folder, {})
+        inner[name] = leaf
+    return tree
+
+
 def partition_spec(path: str, ndim: int) -> PartitionSpec:
     """The PartitionSpec of the parameter (or optimizer leaf) at `path`.
 

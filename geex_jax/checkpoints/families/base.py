@@ -20,7 +20,7 @@ from geex_jax.checkpoints.families.fields import Field
 from geex_jax.errors import GeexError
 from geex_jax.models.config import ModelConfig
 from geex_jax.models.transformer import Transformer
-from geex_jax.parallel import path_of
+from geex_jax.parallel import by_path
 
 Count = Callable[[ModelConfig], int]
 
@@ -217,5 +217,4 @@ def expected_leaves(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 def _leaves(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     tokens = jax.ShapeDtypeStruct((1, 1), np.int32)
     tree = jax.eval_shape(Transformer(config).init, jax.random.key(0), tokens)["params"]
-    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {path_of(path): leaf.shape for path, leaf in flat}
+    return {path: leaf.shape for path, leaf in by_path(tree).items()}

@@ -1,0 +1,1 @@
+"""HumanEval-X: problems, prompts, generations, corrections."""

@@ -1,0 +1,1 @@
+"""The languages of HumanEval-X: how their programs are put together, built, run and judged."""
