@@ -130,7 +130,7 @@ def verdict_of_run(
         outcome, message = Outcome.TIMEOUT, run.timed_out
     elif run.output_full:
         outcome, message = Outcome.OUTPUT_LIMIT, "wrote more than the limit"
-    elif run.proved:
+    elif run.proved and run.status == 0:
         outcome, message = Outcome.PASSED, ""
     elif re.search(memory, errors):
         outcome, message = Outcome.MEMORY, tail(errors)

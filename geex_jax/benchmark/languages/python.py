@@ -1,0 +1,120 @@
+"""Python: a fork of the supervisor, which has imported what the reference imports."""
+
+from __future__ import annotations
+
+import builtins
+import gc
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from geex_jax.benchmark.languages.base import Language, verdict_of_run, version
+from geex_jax.benchmark.languages.types import (
+    Limits,
+    Outcome,
+    Problem,
+    Program,
+    Toolchain,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from geex_jax.benchmark.sandbox.jail import Jail
+
+# The reference's helper lines, in its order.
+IMPORTS = (
+    "import math", "import re", "import sys", "import copy", "import datetime",
+    "import itertools", "import collections", "import heapq", "import statistics",
+    "import functools", "import hashlib", "import numpy", "import numpy as np",
+    "import string", "from typing import *", "from collections import *",
+)  # fmt: skip
+_SYNTAX = 90  # exit status of a child whose program does not compile
+
+
+class Python(Language):
+    """Runs in the interpreter that runs this library."""
+
+    name, title, prefix, data = "python", "Python", "Python", "python"
+
+    def toolchain(self) -> Toolchain:
+        """The interpreter of this process, and numpy."""
+        numpy = version([sys.executable, "-c", "import numpy; print(numpy.__version__)"])
+        versions = {"python": sys.version.split()[0]} | ({"numpy": numpy} if numpy else {})
+        missing = () if numpy else (("numpy", "pip install numpy"),)
+        return Toolchain(versions, missing)
+
+    def assemble(self, problem: Problem, code: str) -> Program:
+        """Helper imports, prompt, the code up to its first unindented line, tests."""
+        kept = []
+        for line in code.split("\n"):
+            if line.strip() and line[0] not in " \t":
+                break
+            kept.append(line)
+        program = "\n".join(IMPORTS) + "\n" + problem["prompt"] + "\n".join(kept)
+        return Program(program + "\n", problem["test"] + "\n", task_id=problem["task_id"])
+
+    def start(self, jail: Jail) -> None:
+        """Imports once what every program imports; a fork has it for nothing."""
+        exec("\n".join(IMPORTS), {})
+        gc.collect()
+        gc.freeze()
+
+    def judge(
+        self, jail: Jail, programs: Sequence[Program], limits: Limits
+    ) -> Iterator[tuple[int, Verdict]]:
+        """One fork for each program."""
+        for index, program in enumerate(programs):
+            channel = jail.channel(late=True)
+            run = jail.run(
+                child_call=_runner(program.text, channel.fd, channel.parts_fd),
+                limits=limits,
+                channel=channel,
+            )
+            verdict = verdict_of_run(
+                run, assertion=r"(?m)^AssertionError", memory=r"(?m)^(numpy\S+)?\S*MemoryError"
+            )
+            if run.status == _SYNTAX and verdict.outcome is Outcome.RUNTIME_ERROR:
+                verdict.outcome = Outcome.COMPILE_ERROR
+            yield index, verdict
+
+
+def _runner(text: str, proof_fd: int, parts_fd: int) -> Callable[[], None]:
+    """What the fork does: all names that it needs later are locals here, not globals."""
+
+    def run(
+        read: Any = os.read, write: Any = os.write, leave: Any = os._exit,
+        before: dict[str, Any] = dict(vars(builtins)),  # noqa: B006
+    ) -> None:  # fmt: skip
+        status = 1
+        try:
+            try:
+                code = compile(text, "<program>", "exec")
+            except BaseException:
+                status = _SYNTAX
+                raise
+            # No __name__, as in the reference: `if __name__ == "__main__"` is not entered.
+            exec(code, {})
+            now = vars(builtins)
+            if any(now.get(name) is not value for name, value in before.items()):
+                raise SystemExit("the program changed builtins")
+            first, second = read(parts_fd, 64).split()
+            write(proof_fd, b"%d" % (int(first) ^ int(second)))
+            status = 0
+        except BaseException as error:
+            _complain(error)
+        finally:
+            try:
+                sys.stdout.flush()
+            except BaseException:
+                pass
+            leave(status)
+
+    return run
+
+
+def _complain(error: BaseException) -> None:
+    """The end of the traceback, to standard error, whatever the program did to sys.stderr."""
+    lines = traceback.format_exception(type(error), error, error.__traceback__, limit=-3)
+    os.write(2, "".join(lines).encode("utf-8", "replace")[-4000:])

@@ -1,0 +1,116 @@
+"""What a forked child does before it becomes the program: descriptors, limits, identity, filter."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import resource
+import signal
+
+from geex_jax.benchmark.languages.types import Limits
+from geex_jax.benchmark.sandbox import layers, linux, seccomp
+
+_QUIET = linux.MS_NOSUID | linux.MS_NODEV
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """What the sandbox around a child is like.
+
+    Attributes:
+      namespaces: whether it has its own mounts, so that /tmp can be made anew for each run.
+      several_users: whether samples and services have user ids of their own.
+      filters: whether seccomp works.
+      last_capability: see `linux.last_capability`.
+    """
+
+    namespaces: bool
+    several_users: bool
+    filters: bool
+    last_capability: int
+
+    def uid(self, compiling: bool) -> int | None:
+        """User id of a child, or None to stay who one is."""
+        if not self.several_users:
+            return layers.SAMPLE if self.namespaces else None
+        inside = layers.SERVICE if compiling else layers.SAMPLE
+        return inside if self.namespaces else layers.OUTSIDE + inside
+
+
+def rlimits(limits: Limits, compiling: bool) -> list[tuple[int, int, int]]:
+    """Returns (resource, soft limit, how much higher the hard limit is).
+
+    Private writable memory counts as memory; the address space, in which runtimes reserve far
+    more than they use, is bounded because shared mappings would otherwise escape the count.
+    """
+    cpu = math.ceil(limits.compile_seconds if compiling else limits.cpu_seconds)
+    memory = limits.memory_bytes * (2 if compiling else 1)
+    files = (1 << 29) if compiling else limits.output_bytes
+    return [
+        (resource.RLIMIT_CPU, cpu, 1),
+        (resource.RLIMIT_DATA, memory, 0),
+        (resource.RLIMIT_AS, memory + (2 << 30), 0),
+        (resource.RLIMIT_FSIZE, files, 0),
+        (resource.RLIMIT_NPROC, max(limits.threads, 64 if compiling else 1), 0),
+        (resource.RLIMIT_NOFILE, 1024 if compiling else 256, 0),
+        (resource.RLIMIT_CORE, 0, 0),
+        (resource.RLIMIT_MSGQUEUE, 0, 0),
+        (resource.RLIMIT_MEMLOCK, 0, 0),
+    ]
+
+
+def enter(
+    identity: Identity,
+    limits: Limits,
+    *,
+    compiling: bool,
+    may_exec: bool,
+    tmp: str,
+    work: str,
+    descriptors: dict[int, int],
+) -> None:
+    """Turns this fresh fork into a process that is ready for a program that nobody trusts.
+
+    Args:
+      identity: the sandbox around it.
+      limits: what it may use.
+      compiling: it is a compiler: it may start processes, and sees no new /tmp.
+      may_exec: it is about to exec; else it stays in this process image.
+      tmp: the path of the private temporary folder.
+      work: the supervisor's folder, which it must not be able to write in.
+      descriptors: number in the child -> descriptor here; all others are closed.
+    """  # fmt: skip
+    os.setsid()
+    spare = {there: os.dup(here) for there, here in descriptors.items()}
+    high = max([*spare.values(), *descriptors]) + 1
+    moved = {there: _above(here, high) for there, here in spare.items()}
+    for there, here in moved.items():
+        os.dup2(here, there, inheritable=True)
+    linux.close_from(3, frozenset(descriptors))
+    for number in range(1, signal.NSIG):
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            with contextlib.suppress(OSError, ValueError):
+                signal.signal(number, signal.SIG_DFL)
+    if identity.namespaces and not compiling:
+        linux.unshare(linux.CLONE_NEWNS)
+        linux.mount("tmpfs", tmp, "tmpfs", _QUIET,
+                    f"mode=1777,size={limits.tmp_bytes},nr_inodes=10000")  # fmt: skip
+        if not identity.several_users:
+            linux.mount("none", work, None, linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY
+                        | _QUIET)  # fmt: skip
+    for which, value, extra in rlimits(limits, compiling):
+        linux.limit(which, value, extra)
+    uid = identity.uid(compiling)
+    if uid is not None:
+        linux.drop_privileges(uid, identity.last_capability)
+    linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+    if identity.filters:
+        linux.install_filter(seccomp.for_pid(seccomp.build(compiling, may_exec), os.getpid()))
+
+
+def _above(descriptor: int, lowest: int) -> int:
+    import fcntl
+
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD, lowest)
