@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import gc
 import os
 import sys
@@ -83,9 +84,10 @@ class Python(Language):
 def _runner(text: str, proof_fd: int, parts_fd: int) -> Callable[[], None]:
     """What the fork does: all names that it needs later are locals here, not globals."""
 
+    before = dict(vars(builtins))
+
     def run(
         read: Any = os.read, write: Any = os.write, leave: Any = os._exit,
-        before: dict[str, Any] = dict(vars(builtins)),  # noqa: B006
     ) -> None:  # fmt: skip
         status = 1
         try:
@@ -105,10 +107,8 @@ def _runner(text: str, proof_fd: int, parts_fd: int) -> Callable[[], None]:
         except BaseException as error:
             _complain(error)
         finally:
-            try:
+            with contextlib.suppress(BaseException):
                 sys.stdout.flush()
-            except BaseException:
-                pass
             leave(status)
 
     return run
@@ -116,5 +116,8 @@ def _runner(text: str, proof_fd: int, parts_fd: int) -> Callable[[], None]:
 
 def _complain(error: BaseException) -> None:
     """The end of the traceback, to standard error, whatever the program did to sys.stderr."""
-    lines = traceback.format_exception(type(error), error, error.__traceback__, limit=-3)
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    lines = traceback.format_exception(type(error), error, trace, limit=-3)
     os.write(2, "".join(lines).encode("utf-8", "replace")[-4000:])

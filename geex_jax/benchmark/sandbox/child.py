@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import os
 import resource
-import signal
 
 from geex_jax.benchmark.languages.types import Limits
 from geex_jax.benchmark.sandbox import layers, linux, seccomp
@@ -23,13 +21,11 @@ class Identity:
       namespaces: whether it has its own mounts, so that /tmp can be made anew for each run.
       several_users: whether samples and services have user ids of their own.
       filters: whether seccomp works.
-      last_capability: see `linux.last_capability`.
     """
 
     namespaces: bool
     several_users: bool
     filters: bool
-    last_capability: int
 
     def uid(self, compiling: bool) -> int | None:
         """User id of a child, or None to stay who one is."""
@@ -83,16 +79,7 @@ def enter(
       descriptors: number in the child -> descriptor here; all others are closed.
     """  # fmt: skip
     os.setsid()
-    spare = {there: os.dup(here) for there, here in descriptors.items()}
-    high = max([*spare.values(), *descriptors]) + 1
-    moved = {there: _above(here, high) for there, here in spare.items()}
-    for there, here in moved.items():
-        os.dup2(here, there, inheritable=True)
-    linux.close_from(3, frozenset(descriptors))
-    for number in range(1, signal.NSIG):
-        if number not in (signal.SIGKILL, signal.SIGSTOP):
-            with contextlib.suppress(OSError, ValueError):
-                signal.signal(number, signal.SIG_DFL)
+    linux.place(descriptors)
     if identity.namespaces and not compiling:
         linux.unshare(linux.CLONE_NEWNS)
         linux.mount("tmpfs", tmp, "tmpfs", _QUIET,
@@ -104,13 +91,7 @@ def enter(
         linux.limit(which, value, extra)
     uid = identity.uid(compiling)
     if uid is not None:
-        linux.drop_privileges(uid, identity.last_capability)
+        linux.drop_privileges(uid)
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
     if identity.filters:
         linux.install_filter(seccomp.for_pid(seccomp.build(compiling, may_exec), os.getpid()))
-
-
-def _above(descriptor: int, lowest: int) -> int:
-    import fcntl
-
-    return fcntl.fcntl(descriptor, fcntl.F_DUPFD, lowest)

@@ -32,6 +32,8 @@ _COMPILING, _NEW_TMP, _LOCK_WORK = 1, 2, 4
 _REQUEST = struct.Struct("=IIiiiIIII4I9Q64s")  # the same as struct zygote_request in zygote.h
 _EVENT = struct.Struct("=IiiIQQQ")  # struct zygote_event
 _STARTED, _ENDED = 1, 2
+# What a fork server needs to put its children into their places.
+KEPT = (linux.CAP_KILL, linux.CAP_SETGID, linux.CAP_SETUID, linux.CAP_SETPCAP, linux.CAP_SYS_ADMIN)
 
 
 class HelperDied(Exception):
@@ -52,14 +54,7 @@ class _Helper:
         if pid == 0:
             try:
                 os.setsid()
-                moved = {there: os.dup(here) for there, here in table.items()}
-                for there, here in moved.items():
-                    os.dup2(here, there, inheritable=True)
-                linux.close_from(3, frozenset(table))
-                for number in range(1, signal.NSIG):
-                    if number not in (signal.SIGKILL, signal.SIGSTOP):
-                        with contextlib.suppress(OSError, ValueError):
-                            signal.signal(number, signal.SIG_DFL)
+                linux.place(table)
                 os.chdir(cwd)
                 become()  # type: ignore[operator]
                 os.execve(self.argv[0], self.argv, self.env)
@@ -102,7 +97,7 @@ class Zygote(_Helper):
 
         def become() -> None:
             if self.jail.identity.namespaces and os.getuid() != 0:
-                linux.keep_capabilities_over_exec()
+                linux.keep_over_exec(KEPT)
 
         self._spawn({0: null, 1: null, 2: self.errors, 3: theirs.fileno()}, self.cwd, become)
         os.close(null)
@@ -190,8 +185,8 @@ class Zygote(_Helper):
         uid = identity.uid(compiling)
         head = _REQUEST.pack(
             _MAGIC, flags, -1 if uid is None else uid, channel.fd if channel else -1,
-            identity.last_capability, len(program), len(offsets), 0, 0,
-            *(offsets + [0, 0, 0, 0])[:4], *values, limits.tmp_bytes, 0, 0,
+            0, len(program), len(offsets), 0, 0,
+            *[*offsets, 0, 0, 0, 0][:4], *values, limits.tmp_bytes, 0, 0,
             self.jail.tmp.encode(),
         )  # fmt: skip
         files = [payload, outputs.stdin, outputs.stdout, outputs.stderr]
@@ -241,7 +236,7 @@ class Service(_Helper):
                     linux.limit(which, value, extra)
             uid = identity.uid(True)
             if uid is not None:
-                linux.drop_privileges(uid, identity.last_capability)
+                linux.drop_privileges(uid)
             linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
             if identity.filters:
                 linux.install_filter(seccomp.build(True))

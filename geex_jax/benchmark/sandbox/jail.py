@@ -16,7 +16,7 @@ from typing import Any
 from geex_jax.benchmark.languages.types import Limits
 from geex_jax.benchmark.sandbox import child, linux
 from geex_jax.benchmark.sandbox.finished import Channel, Finished, Outputs, judge_end
-from geex_jax.benchmark.sandbox.helpers import Service, Zygote
+from geex_jax.benchmark.sandbox.helpers import KEPT, Service, Zygote
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -43,9 +43,12 @@ class Jail:
         self.cache: str = settings["cache"]
         self.warn = warn
         self.identity = child.Identity(
-            settings["namespaces"], settings["several_users"], settings["filters"],
-            linux.last_capability(),
-        )  # fmt: skip
+            settings["namespaces"], settings["several_users"], settings["filters"]
+        )
+        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):  # as before Python came
+            signal.signal(number, signal.SIG_DFL)
+        if settings["namespaces"]:
+            linux.bound_capabilities(KEPT)
         self.control = control
         self._random = random.SystemRandom()
         self._helpers: list[Zygote | Service] = []

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import resource
 import struct
+from collections.abc import Mapping
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -19,7 +21,7 @@ MNT_DETACH = 2
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
 PR_SET_NAME = 15
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, PR_CAP_AMBIENT_CLEAR_ALL = 47, 2, 4
-CAPABILITIES = 64
+CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_SYS_ADMIN = 5, 6, 7, 8, 21
 _X86 = os.uname().machine == "x86_64"
 _NR_SECCOMP, _NR_PIVOT_ROOT = (317, 155) if _X86 else (277, 41)
 _NR_CAPSET = 126 if _X86 else 91
@@ -87,34 +89,32 @@ def last_capability() -> int:
         return 40
 
 
-def keep_capabilities_over_exec() -> None:
-    """Makes a process with a user id other than 0 keep its capabilities when it execs."""
-    last = last_capability()
-    everything = (1 << (last + 1)) - 1
-    _capset(everything, everything)
-    for number in range(last + 1):
+def keep_over_exec(capabilities: tuple[int, ...]) -> None:
+    """Makes a process with a user id other than 0 keep `capabilities` when it execs."""
+    bits = sum(1 << number for number in capabilities)
+    _capset(bits, bits)
+    for number in capabilities:
         with contextlib.suppress(OSError):
             prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number)
 
 
-def drop_privileges(uid: int, last: int) -> None:
-    """Becomes `uid` with no capability, now or after an exec.
+def bound_capabilities(keep: tuple[int, ...]) -> None:
+    """Makes sure that no exec from here on can gain a capability that is not in `keep`."""
+    for number in range(last_capability() + 1):
+        if number not in keep:
+            with contextlib.suppress(OSError):
+                prctl(PR_CAPBSET_DROP, number)
 
-    Args:
-      uid: user and group id, as seen in the namespace.
-      last: `last_capability()`, read while /proc could be.
-    """
-    with contextlib.suppress(OSError):
-        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
-    for number in range(last + 1):
-        with contextlib.suppress(OSError):
-            prctl(PR_CAPBSET_DROP, number)
+
+def drop_privileges(uid: int) -> None:
+    """Becomes `uid` (user and group, as seen in the namespace) with no capability."""
     with contextlib.suppress(OSError):  # refused in a user namespace of one user
         os.setgroups([])
     if os.getgid() != uid:
         os.setresgid(uid, uid, uid)
     if os.getuid() != uid:
         os.setresuid(uid, uid, uid)
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     _capset(0, 0)
 
 
@@ -137,10 +137,18 @@ def limit(which: int, value: int, extra: int = 0) -> None:
     resource.setrlimit(which, (soft, top))
 
 
-def close_from(lowest: int, keep: frozenset[int] = frozenset()) -> None:
-    """Closes all descriptors from `lowest` on, but those in `keep`."""
-    start = lowest
-    for number in sorted(x for x in keep if x >= lowest):
-        os.closerange(start, number)
-        start = number + 1
-    os.closerange(start, 1 << 16)
+def place(descriptors: Mapping[int, int]) -> None:
+    """Puts each descriptor where it is wanted, and closes all others.
+
+    Args:
+      descriptors: wanted number -> descriptor now. 0, 1 and 2 must be among the wanted.
+    """
+    wanted = sorted(descriptors)
+    high = max(wanted[-1], *descriptors.values()) + 1
+    moved = [(there, fcntl.fcntl(descriptors[there], fcntl.F_DUPFD, high)) for there in wanted]
+    for there, here in moved:
+        os.dup2(here, there)
+    start = 3
+    for there in [*wanted[3:], 1 << 16]:
+        os.closerange(start, there)
+        start = there + 1

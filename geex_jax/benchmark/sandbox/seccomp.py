@@ -73,12 +73,6 @@ def _op(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
     return struct.pack("=HBBI", code, yes, no, value & 0xFFFFFFFF)
 
 
-def _when(name: str, *body: bytes) -> bytes:
-    """`body` for that call; the accumulator holds the call's number before and after."""
-    number = _nr(name)
-    return b"" if number is None else _op(_EQ, number, 0, len(body)) + b"".join(body)
-
-
 @functools.cache
 def build(compiling: bool, may_exec: bool = True) -> bytes:
     """Returns the filter as an array of `struct sock_filter`.
@@ -93,29 +87,43 @@ def build(compiling: bool, may_exec: bool = True) -> bytes:
     """
     kill, allow = _op(_RET, _KILL), _op(_RET, _ALLOW)
     absent = _op(_RET, _ERRNO | errno.ENOSYS)
+    rules: dict[str, tuple[bytes, ...]] = dict.fromkeys(_NEVER, (kill,))
+    rules |= dict.fromkeys(_ABSENT, (absent,))
+    rules["socket"] = (_op(_LOAD, _ARG0), _op(_EQ, _AF_UNIX, 1, 0), kill, allow)
+    if not compiling:
+        rules |= dict.fromkeys(_RUN_NEVER, (kill,))
+        rules |= dict.fromkeys(_RUN_ABSENT, (absent,))
+        rules["clone"] = (_op(_LOAD, _ARG0), _op(_SET, _CLONE_THREAD, 1, 0), kill, allow)
+        own = (_op(_LOAD, _ARG0), _op(_EQ, PID, 1, 0), kill, allow)
+        rules |= dict.fromkeys(_OWN_ONLY, own)
+        if not may_exec:
+            rules |= {"execve": (kill,), "execveat": (kill,)}
+    numbered = sorted((_nr(k), b"".join(v)) for k, v in rules.items() if _nr(k) is not None)
     arch = 0xC000003E if _X86 else 0xC00000B7
     out = _op(_LOAD, _ARCH) + _op(_EQ, arch, 1, 0) + kill + _op(_LOAD, _NR)
     if _X86:  # numbers of the x32 interface
         out += _op(_GE, 0x40000000, 0, 1) + kill
-    for name in _NEVER + (() if compiling else _RUN_NEVER):
-        out += _when(name, kill)
-    for name in _ABSENT + (() if compiling else _RUN_ABSENT):
-        out += _when(name, absent)
-    out += _when("socket", _op(_LOAD, _ARG0), _op(_EQ, _AF_UNIX, 1, 0), kill, allow)
-    if not compiling:
-        out += _when("clone", _op(_LOAD, _ARG0), _op(_SET, _CLONE_THREAD, 1, 0), kill, allow)
-        own = (_op(_LOAD, _ARG0), _op(_EQ, PID, 1, 0), kill, allow)
-        for name in _OWN_ONLY:
-            out += _when(name, *own)
-        if not may_exec:
-            out += _when("execve", kill) + _when("execveat", kill)
-    return out + allow
+    return out + _tree(numbered, allow)
 
 
+def _tree(rules: list[tuple[int | None, bytes]], allow: bytes) -> bytes:
+    """A search tree: the kernel runs the filter for every call number when it is installed."""
+    if len(rules) <= 2:
+        parts = [_op(_EQ, number or 0, 0, len(body) // 8) + body for number, body in rules]
+        return b"".join(parts) + allow
+    middle = len(rules) // 2
+    left, right = _tree(rules[:middle], allow), _tree(rules[middle:], allow)
+    return _op(_GE, rules[middle][0] or 0, len(left) // 8, 0) + left + right
+
+
+@functools.cache
 def pid_offsets(program: bytes) -> list[int]:
     """Byte offsets of the constants that stand for the process's own id."""
-    return [i + 4 for i in range(0, len(program), 8)
-            if struct.unpack_from("=I", program, i + 4)[0] == PID]  # fmt: skip
+    return [
+        i + 4
+        for i in range(0, len(program), 8)
+        if struct.unpack_from("=I", program, i + 4)[0] == PID
+    ]
 
 
 def for_pid(program: bytes, pid: int) -> bytes:

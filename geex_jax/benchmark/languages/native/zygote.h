@@ -39,7 +39,7 @@
 
 struct zygote_request {
   uint32_t magic, flags;
-  int32_t uid, channel_fd, last_capability;
+  int32_t uid, channel_fd, unused0;
   uint32_t filter_bytes, pid_count, unused1, unused2;
   uint32_t pid_offset[4];
   uint64_t cpu, data, as, fsize, nproc, nofile, tmp_bytes, unused3, unused4;
@@ -66,12 +66,11 @@ static void zygote_limit(int which, uint64_t value, uint64_t extra) {
   if (setrlimit(which, &want)) zygote_die("setrlimit");
 }
 
-static void zygote_drop(int uid, int last) {
+static void zygote_drop(int uid) {
   struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
   struct __user_cap_data_struct none[2];
   memset(none, 0, sizeof none);
   prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-  for (int i = 0; i <= last; i++) prctl(PR_CAPBSET_DROP, i, 0, 0, 0);
   if (setgroups(0, NULL)) errno = 0; /* refused in a user namespace of one user */
   if ((int)getgid() != uid && setresgid(uid, uid, uid)) zygote_die("setresgid");
   if ((int)getuid() != uid && setresuid(uid, uid, uid)) zygote_die("setresuid");
@@ -129,7 +128,7 @@ static int zygote_enter(struct zygote_request *r, unsigned char *filter, int *fd
   zygote_limit(RLIMIT_CORE, 0, 0);
   zygote_limit(RLIMIT_MSGQUEUE, 0, 0);
   zygote_limit(RLIMIT_MEMLOCK, 0, 0);
-  if (r->uid >= 0) zygote_drop(r->uid, r->last_capability);
+  if (r->uid >= 0) zygote_drop(r->uid);
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) zygote_die("no_new_privs");
   prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); /* as after an exec: /proc/self belongs to it */
   if (r->filter_bytes) {
