@@ -23,8 +23,8 @@ from geex_jax.benchmark.sandbox import layers
 from geex_jax.errors import GeexError
 
 _PACKAGES = str(pathlib.Path(geex_jax.__file__).parent.parent)
-_START = "import sys; sys.path[:0] = sys.argv[1:]; " \
-    "from geex_jax.benchmark.sandbox.entry import main; main()"  # fmt: skip
+_START = "import sys; sys.path.insert(0, sys.argv[1]); " \
+    "from geex_jax.benchmark.sandbox.entry import main; main(int(sys.argv[2]))"  # fmt: skip
 UNSAFE = "--unsafe-i-know runs without what is missing"
 
 
@@ -108,13 +108,14 @@ class Sandbox:
             "debug": self._debug,
         }  # fmt: skip
         self._process = subprocess.Popen(
-            [sys.executable, "-S", "-c", _START, _PACKAGES],
-            pass_fds=[3] if theirs.fileno() == 3 else [], stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=None if self._debug else subprocess.DEVNULL,
+            [sys.executable, "-S", "-c", _START, _PACKAGES, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=None if self._debug else subprocess.DEVNULL, start_new_session=True,
+            # Nothing of the user's environment goes along: it may hold keys.
             env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C.UTF-8",
-                 "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1",
+                 "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0",
+                 "OPENBLAS_NUM_THREADS": "1",
                  **{k: v for k, v in os.environ.items() if k.startswith("OPENBLAS_CORE")}},
-            preexec_fn=_as_three(theirs.fileno()), close_fds=False, start_new_session=True,
         )  # fmt: skip
         theirs.close()
         self._control = ours
@@ -224,14 +225,6 @@ class Sandbox:
         if not line:
             raise SandboxDied("it ended without a word")
         return json.loads(line)
-
-
-def _as_three(descriptor: int) -> Any:
-    def move() -> None:
-        os.dup2(descriptor, 3, inheritable=True)
-        os.closerange(4, 4096)
-
-    return move
 
 
 def seccomp_works() -> bool:

@@ -1,6 +1,6 @@
 """The process that becomes a sandbox: namespaces, root, then it serves requests.
 
-Started by `client.Sandbox` with a socket as descriptor 3; a message is one JSON line.
+Started by `client.Sandbox` with a socket; a message is one JSON line.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ from typing import Any
 from geex_jax.benchmark.sandbox import layers, linux
 
 
-def main() -> None:
-    """Reads the settings, enters the namespaces, serves until the socket closes."""
-    control = socket.socket(fileno=3)
+def main(descriptor: int) -> None:
+    """Reads the settings, enters the namespaces, serves until the socket closes.
+
+    Args:
+      descriptor: of the socket.
+    """
+    control = socket.socket(fileno=descriptor)
     stream = control.makefile("rb")
     settings = json.loads(stream.readline())
     if not settings["namespaces"]:
