@@ -6,11 +6,15 @@ import dataclasses
 import math
 import os
 import resource
+import struct
 
 from geex_jax.benchmark.languages.types import Limits
 from geex_jax.benchmark.sandbox import layers, linux, seccomp
 
 _QUIET = linux.MS_NOSUID | linux.MS_NODEV
+_MAGIC = 0x67656578
+_COMPILING, _NEW_TMP, _LOCK_WORK = 1, 2, 4
+_REQUEST = struct.Struct("=IIiiiIIII4I9Q64s")  # struct zygote_request of native/zygote.h
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +59,28 @@ def rlimits(limits: Limits, compiling: bool) -> list[tuple[int, int, int]]:
         (resource.RLIMIT_MSGQUEUE, 0, 0),
         (resource.RLIMIT_MEMLOCK, 0, 0),
     ]
+
+
+def request(
+    identity: Identity, limits: Limits, *, compiling: bool, may_exec: bool, tmp: str,
+    channel_fd: int = -1,
+) -> tuple[bytes, bytes]:  # fmt: skip
+    """What native/zygote.h does in place of `enter`: a struct zygote_request, and its filter."""
+    program = seccomp.build(compiling, may_exec) if identity.filters else b""
+    offsets = seccomp.pid_offsets(program)
+    flags = _COMPILING if compiling else 0
+    if identity.namespaces and not compiling:
+        flags |= _NEW_TMP | (0 if identity.several_users else _LOCK_WORK)
+    table = {which: value for which, value, _ in rlimits(limits, compiling)}
+    uid = identity.uid(compiling)
+    head = _REQUEST.pack(
+        _MAGIC, flags, -1 if uid is None else uid, channel_fd, 0, len(program), len(offsets), 0, 0,
+        *[*offsets, 0, 0, 0, 0][:4],
+        table[resource.RLIMIT_CPU], table[resource.RLIMIT_DATA], table[resource.RLIMIT_AS],
+        table[resource.RLIMIT_FSIZE], table[resource.RLIMIT_NPROC], table[resource.RLIMIT_NOFILE],
+        limits.tmp_bytes, 0, 0, tmp.encode(),
+    )  # fmt: skip
+    return head, program
 
 
 def enter(

@@ -19,12 +19,13 @@ import geex_jax
 from geex_jax.benchmark.languages.base import Language
 from geex_jax.benchmark.languages.types import Limits, Program, Verdict
 from geex_jax.benchmark.languages.types import Outcome as Outcomes
-from geex_jax.benchmark.sandbox import layers
+from geex_jax.benchmark.sandbox import layers, native
 from geex_jax.errors import GeexError
 
 _PACKAGES = str(pathlib.Path(geex_jax.__file__).parent.parent)
 _START = "import sys; sys.path.insert(0, sys.argv[1]); " \
     "from geex_jax.benchmark.sandbox.entry import main; main(int(sys.argv[2]))"  # fmt: skip
+SPAWN = "/geex-spawn.so"
 UNSAFE = "--unsafe-i-know runs without what is missing"
 
 
@@ -62,6 +63,7 @@ class Sandbox:
         folder.mkdir(parents=True, exist_ok=True)
         language.prepare(folder)
         self._folder = folder
+        self._spawn = native.build("spawn.c", cache / "sandbox")
         self._temporary: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._start()
@@ -105,6 +107,7 @@ class Sandbox:
             "several_users": root, "namespaces": namespaces, "filters": filters,
             "work": work, "tmp": tmp, "cache": layers.CACHE if namespaces else str(self._folder),
             "packages": layers.PACKAGES if namespaces else packages,
+            "spawn": (SPAWN if namespaces else str(self._spawn)) if self._spawn else "",
             "debug": self._debug,
         }  # fmt: skip
         self._process = subprocess.Popen(
@@ -142,6 +145,8 @@ class Sandbox:
         own = [sys.base_prefix, os.path.realpath(sys.executable)]
         binds = [(path, path) for path in (*own, *self.language.mounts(self._folder))]
         binds.append((str(self._folder.resolve()), layers.CACHE))
+        if self._spawn:
+            binds.append((str(self._spawn.resolve()), SPAWN))
         if packages:
             binds += [
                 (f"{packages}/{x}", f"{layers.PACKAGES}/{x}") for x in ("numpy", "numpy.libs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import random
 import select
@@ -16,7 +17,7 @@ from typing import Any
 from geex_jax.benchmark.languages.types import Limits
 from geex_jax.benchmark.sandbox import child, linux
 from geex_jax.benchmark.sandbox.finished import Channel, Finished, Outputs, judge_end
-from geex_jax.benchmark.sandbox.helpers import KEPT, Service, Zygote
+from geex_jax.benchmark.sandbox.helpers import KEPT, Service, Twin, Zygote
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -51,7 +52,10 @@ class Jail:
             linux.bound_capabilities(KEPT)
         self.control = control
         self._random = random.SystemRandom()
-        self._helpers: list[Zygote | Service] = []
+        self._helpers: list[Zygote | Service | Twin] = []
+        self._spawn = None
+        if settings["spawn"]:
+            self._spawn = ctypes.PyDLL(settings["spawn"]).geex_spawn
 
     def channel(self, late: bool = False) -> Channel:
         """A secret for one run."""
@@ -91,9 +95,8 @@ class Jail:
             if channel is not None:
                 table |= channel.descriptors
             started = time.monotonic()
-            pid = os.fork()
-            if pid == 0:
-                self._become(argv, child_call, environment, cwd, limits, compiling, table)
+            start = self._spawn_child if self._spawn else self._fork_child
+            pid = start(argv, child_call, environment, cwd, limits, compiling, table)
             if channel is not None and channel.late:
                 channel.draw()
             try:
@@ -109,11 +112,45 @@ class Jail:
                 usage.ru_maxrss * 1024, time.monotonic() - started, why, compiling,
             )  # fmt: skip
 
-    def _become(
+    def _spawn_child(
         self, argv: Sequence[str] | None, call: Callable[[], None] | None,
         environment: dict[str, str], cwd: str, limits: Limits, compiling: bool,
         table: dict[int, int],
-    ) -> None:  # fmt: skip
+    ) -> int:  # fmt: skip
+        """The quick way; see native/spawn.c."""
+        assert self._spawn is not None
+        head, program = child.request(
+            self.identity, limits, compiling=compiling, may_exec=argv is not None, tmp=self.tmp
+        )
+        wanted = sorted(table)
+        there = (ctypes.c_int * len(wanted))(*wanted)
+        here = (ctypes.c_int * len(wanted))(*[table[x] for x in wanted])
+        words = None if argv is None else _words(argv)
+        pairs = None if argv is None else _words([f"{k}={v}" for k, v in environment.items()])
+        pid = self._spawn(
+            ctypes.create_string_buffer(head, len(head)),
+            ctypes.create_string_buffer(program, len(program)), there, here, len(wanted),
+            os.fsencode(cwd), None if argv is None else os.fsencode(argv[0]), words, pairs,
+        )  # fmt: skip
+        if pid == 0:
+            try:
+                assert call is not None
+                call()
+            finally:
+                os._exit(127)
+        if pid < 0:
+            raise OSError("cannot start a process")
+        return pid
+
+    def _fork_child(
+        self, argv: Sequence[str] | None, call: Callable[[], None] | None,
+        environment: dict[str, str], cwd: str, limits: Limits, compiling: bool,
+        table: dict[int, int],
+    ) -> int:  # fmt: skip
+        """The way without a C compiler."""
+        pid = linux.fork()
+        if pid:
+            return pid
         try:
             child.enter(
                 self.identity, limits, compiling=compiling, may_exec=argv is not None,
@@ -123,8 +160,6 @@ class Jail:
             if argv is not None:
                 os.execve(argv[0], list(argv), environment)
             assert call is not None
-            os.environ.clear()
-            os.environ.update(environment)
             call()
         except BaseException as error:
             with contextlib.suppress(OSError):
@@ -191,6 +226,12 @@ class Jail:
         self._helpers.append(helper)
         return helper
 
+    def twin(self, serve: Callable[[bytes], bytes]) -> Twin:
+        """Forks this process into one that has `serve` answer requests."""
+        helper = Twin(self, serve)
+        self._helpers.append(helper)
+        return helper
+
     def fresh(self) -> None:
         """Empties `work` (and `tmp`, where runs have no mounts of their own)."""
         for folder in (self.work, *(() if self.identity.namespaces else (self.tmp,))):
@@ -222,6 +263,10 @@ class Jail:
         """Ends all helpers."""
         for helper in self._helpers:
             helper.close()
+
+
+def _words(words: Sequence[str]) -> ctypes.Array[ctypes.c_char_p]:
+    return (ctypes.c_char_p * (len(words) + 1))(*[os.fsencode(x) for x in words], None)
 
 
 def process_cpu(pid: int, children: bool = False) -> float | None:

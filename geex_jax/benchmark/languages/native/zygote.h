@@ -77,36 +77,24 @@ static void zygote_drop(int uid) {
   if (syscall(SYS_capset, &header, none)) zygote_die("capset");
 }
 
-/* In the child: descriptors, /tmp, limits, identity, filter. fds: payload, stdin, stdout, stderr,
- * [channel], further ones. Returns the payload's descriptor; moves the further ones up front. */
-static int zygote_enter(struct zygote_request *r, unsigned char *filter, int *fds, int count,
-                        int *extra_count) {
-  int taken = 4, payload = fds[0];
-  setsid();
-  for (int i = 0; i < 3; i++)
-    if (dup2(fds[1 + i], i) < 0) zygote_die("dup2");
-  close(ZYGOTE_SOCKET);
-  if (r->channel_fd >= 0) {
-    /* Nothing that we hold may stand where the channel is to be. */
-    for (int i = 0; i < count; i++)
-      if (fds[i] == r->channel_fd) {
-        int moved = fcntl(fds[i], F_DUPFD, 260);
-        close(fds[i]);
-        fds[i] = moved;
-      }
-    payload = fds[0];
-    if (dup2(fds[4], r->channel_fd) < 0) zygote_die("dup2");
-    close(fds[4]);
-    taken = 5;
+/* Puts here[i] at number there[i] and closes all else from 3 on. There is ascending, 0 1 2 first. */
+__attribute__((unused)) static void zygote_place(const int *there, const int *here, int count) {
+  int moved[ZYGOTE_MAX_FDS], high = there[count - 1] + 1;
+  for (int i = 0; i < count; i++)
+    if (here[i] >= high) high = here[i] + 1;
+  for (int i = 0; i < count; i++)
+    if ((moved[i] = fcntl(here[i], F_DUPFD, high)) < 0) zygote_die("dup");
+  for (int i = 0; i < count; i++)
+    if (dup2(moved[i], there[i]) < 0) zygote_die("dup2");
+  for (unsigned i = 3, start = 3; i <= (unsigned)count; i++) {
+    unsigned end = i < (unsigned)count ? (unsigned)there[i] : ~0u;
+    if (end > start) syscall(SYS_close_range, start, end - (i < (unsigned)count), 0);
+    start = end + 1;
   }
-  for (int i = 1; i < 4; i++)
-    if (fds[i] > 2) close(fds[i]);
-  *extra_count = count - taken;
-  memmove(fds, fds + taken, sizeof(int) * (size_t)*extra_count);
-  for (int s = 1; s < NSIG; s++)
-    if (s != SIGKILL && s != SIGSTOP && (r->flags & ZYGOTE_COMPILING || s == SIGXCPU || s == SIGXFSZ
-        || s == SIGPIPE || s == SIGCHLD))
-      signal(s, SIG_DFL);
+}
+
+/* In the child, with its descriptors in place: /tmp, limits, identity, filter. */
+static void zygote_enter(struct zygote_request *r, unsigned char *filter) {
   if (r->flags & ZYGOTE_NEW_TMP) {
     char options[96];
     unsigned long quiet = MS_NOSUID | MS_NODEV;
@@ -118,7 +106,6 @@ static int zygote_enter(struct zygote_request *r, unsigned char *filter, int *fd
         mount("none", "/geex-work", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | quiet, NULL))
       zygote_die("mount work");
   }
-  if (!(r->flags & ZYGOTE_COMPILING) && chdir(r->tmp)) zygote_die("chdir");
   zygote_limit(RLIMIT_CPU, r->cpu, 1);
   zygote_limit(RLIMIT_DATA, r->data, 0);
   zygote_limit(RLIMIT_AS, r->as, 0);
@@ -138,11 +125,44 @@ static int zygote_enter(struct zygote_request *r, unsigned char *filter, int *fd
       memcpy(filter + r->pid_offset[i], &pid, 4);
     if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program)) zygote_die("seccomp");
   }
+}
+
+/* What a fork server's child does first. fds: payload, stdin, stdout, stderr, [channel], further
+ * ones, which end up in fds from 0 on. Returns the payload's descriptor. */
+__attribute__((unused)) static int zygote_become(struct zygote_request *r, unsigned char *filter, int *fds, int count,
+                         int *extra_count) {
+  int taken = 4, payload;
+  setsid();
+  close(ZYGOTE_SOCKET);
+  /* Nothing that we hold may stand where the channel is to be. */
+  for (int i = 0; i < count; i++)
+    if (fds[i] < 4 || fds[i] == r->channel_fd) {
+      int moved = fcntl(fds[i], F_DUPFD, 260);
+      close(fds[i]);
+      fds[i] = moved;
+    }
+  for (int i = 0; i < 3; i++)
+    if (dup2(fds[1 + i], i) < 0) zygote_die("dup2");
+  if (r->channel_fd >= 0) {
+    if (dup2(fds[4], r->channel_fd) < 0) zygote_die("dup2");
+    close(fds[4]);
+    taken = 5;
+  }
+  payload = fds[0];
+  for (int i = 1; i < 4; i++) close(fds[i]);
+  *extra_count = count - taken;
+  memmove(fds, fds + taken, sizeof(int) * (size_t)*extra_count);
+  for (int s = 1; s < NSIG; s++)
+    if (s != SIGKILL && s != SIGSTOP && (r->flags & ZYGOTE_COMPILING || s == SIGXCPU || s == SIGXFSZ
+        || s == SIGPIPE || s == SIGCHLD))
+      signal(s, SIG_DFL);
+  zygote_enter(r, filter);
+  if (!(r->flags & ZYGOTE_COMPILING) && chdir(r->tmp)) zygote_die("chdir");
   return payload;
 }
 
 /* Returns 0 in each child. *payload is malloc'ed and ends with a NUL that *length leaves out. */
-static int zygote_serve(char **payload, size_t *length, int *fds, int *fd_count) {
+__attribute__((unused)) static int zygote_serve(char **payload, size_t *length, int *fds, int *fd_count) {
   for (;;) {
     static unsigned char buffer[16384];
     char control[CMSG_SPACE(sizeof(int) * ZYGOTE_MAX_FDS)];
@@ -168,7 +188,7 @@ static int zygote_serve(char **payload, size_t *length, int *fds, int *fd_count)
     pid_t pid = fork();
     if (pid == 0) {
       int extra = 0;
-      int file = zygote_enter(request, buffer + sizeof *request, received, count, &extra);
+      int file = zygote_become(request, buffer + sizeof *request, received, count, &extra);
       struct stat info;
       if (fstat(file, &info)) zygote_die("payload");
       char *text = malloc((size_t)info.st_size + 1);
