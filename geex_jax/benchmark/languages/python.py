@@ -90,17 +90,20 @@ class Python(Language):
     ) -> Iterator[tuple[int, Verdict]]:
         """One fork for each program."""
         for index, program in enumerate(programs):
-            if not program.text.startswith(_HEADER) or _MAY_NEED_NUMPY.search(
-                program.text, len(_HEADER)
-            ):
+            whole = program.text
+            headed = whole.startswith(_HEADER)
+            rest = whole[len(_HEADER) :] if headed else whole
+            if _MAY_NEED_NUMPY.search(rest):
                 yield index, self._with_numpy(jail, program, limits)
+            elif headed:
+                yield index, _judge(jail, "\n" * len(IMPORTS) + rest, self._names, limits)
             else:
-                text = "\n" * len(IMPORTS) + program.text[len(_HEADER) :]
-                yield index, _judge(jail, text, self._names, limits)
+                yield index, _judge(jail, whole, {}, limits)
 
     def _with_numpy(self, jail: Jail, program: Program, limits: Limits) -> Verdict:
         def serve(message: bytes) -> bytes:
-            import numpy  # noqa: F401 - once, then each fork has it
+            with contextlib.suppress(ImportError):
+                import numpy  # noqa: F401 - once, then each fork has it
 
             fields = json.loads(message)
             return json.dumps(
