@@ -70,8 +70,9 @@ class Channel:
         """Draws the two parts, and sends them if the channel is a late one."""
         self.first, self.second = self._source.getrandbits(31), self._source.getrandbits(31)
         if self.late:
-            os.close(self.reader)
             os.write(self._writer, b"%d %d" % (self.first, self.second))
+            os.close(self._writer)
+            os.close(self.reader)  # not before: the program may have ended already
 
     @property
     def descriptors(self) -> dict[int, int]:
@@ -87,8 +88,6 @@ class Channel:
         """Closes the file. Returns whether the proof was in it, and nothing else."""
         found = os.pread(self.file, 64, 0) == self.proof
         os.close(self.file)
-        if self.late:
-            os.close(self._writer)
         return found
 
 

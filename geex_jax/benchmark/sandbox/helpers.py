@@ -152,6 +152,7 @@ class Zygote(_Helper):
                     self.restart()
                     raise HelperDied(f"{os.path.basename(self.argv[0])}: {error} {said}") from None
                 assert kind == _ENDED
+                self.jail.after_run()
                 if compiling:
                     with contextlib.suppress(OSError):
                         os.killpg(pid, signal.SIGKILL)

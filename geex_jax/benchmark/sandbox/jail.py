@@ -106,7 +106,7 @@ class Jail:
                 if compiling:
                     with contextlib.suppress(OSError):
                         os.killpg(pid, signal.SIGKILL)
-            self.reap()
+            self.after_run()
             return judge_end(
                 outputs, channel, limits, status, usage.ru_utime + usage.ru_stime,
                 usage.ru_maxrss * 1024, time.monotonic() - started, why, compiling,
@@ -233,20 +233,17 @@ class Jail:
         return helper
 
     def fresh(self) -> None:
-        """Empties `work` (and `tmp`, where runs have no mounts of their own)."""
-        for folder in (self.work, *(() if self.identity.namespaces else (self.tmp,))):
-            with contextlib.suppress(OSError):
-                for entry in os.scandir(folder):
-                    if entry.is_dir(follow_symlinks=False):
-                        shutil.rmtree(entry.path, ignore_errors=True)
-                    else:
-                        with contextlib.suppress(OSError):
-                            os.unlink(entry.path)
+        """Empties `work`."""
+        _empty(self.work)
 
-    def reap(self) -> None:
-        """Collects orphans: as the first process of its namespace this one inherits them."""
+    def after_run(self) -> None:
+        """Leaves nothing of a run behind."""
+        if not self.identity.namespaces:
+            _empty(self.tmp)
+            return
+        # As the first process of its namespace this one inherits orphans.
         with contextlib.suppress(ChildProcessError):
-            while self.identity.namespaces:
+            while True:
                 info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
                 if info is None or any(h.pid == info.si_pid for h in self._helpers):
                     return
@@ -267,6 +264,16 @@ class Jail:
 
 def _words(words: Sequence[str]) -> ctypes.Array[ctypes.c_char_p]:
     return (ctypes.c_char_p * (len(words) + 1))(*[os.fsencode(x) for x in words], None)
+
+
+def _empty(folder: str) -> None:
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)
 
 
 def process_cpu(pid: int, children: bool = False) -> float | None:
