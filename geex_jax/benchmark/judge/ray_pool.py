@@ -1,0 +1,117 @@
+"""Programs spread over a Ray cluster. The machines need this library and the toolchains."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from geex_jax.benchmark import languages
+from geex_jax.benchmark.judge.pool import CHUNK, cache_folder, judge_all
+from geex_jax.benchmark.languages.types import Limits, Program, Verdict
+from geex_jax.benchmark.sandbox.client import Sandbox
+from geex_jax.errors import GeexError
+
+# In a Ray worker: the sandbox that it keeps from chunk to chunk. It ends with the worker.
+_kept: dict[str, Sandbox] = {}
+_TRIES = 4  # of a chunk whose machine goes away
+
+
+class RayPool:
+    """The same as a `Pool`, on many machines.
+
+    A chunk is a Ray task without effects of its own: when its worker or machine dies, it is
+    given to another one, and only the answer that arrives counts.
+
+    Args:
+      address: ray://HOST:PORT of a cluster (Ray Client), HOST:PORT of its head, or "auto".
+      unsafe, batch: see `Pool`.
+
+    Raises:
+      GeexError: Ray is not installed or the cluster does not answer.
+    """
+
+    def __init__(self, address: str, unsafe: bool = False, batch: int = 0):
+        try:
+            import ray
+        except ImportError:
+            raise GeexError("Ray is not installed", 'pip install "geex-jax[ray]"') from None
+        self._ray = ray
+        self.unsafe, self.batch = unsafe, batch
+        self.warnings: dict[str, list[str]] = {}
+        self.lacking: list[str] = []
+        self.cpu_seconds: dict[str, float] = {}
+        try:
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR,
+                     ignore_reinit_error=True)  # fmt: skip
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            raise GeexError(
+                f"no Ray cluster at {address}: {str(error).splitlines()[0]}",
+                "start one: ray start --head --ray-client-server-port=10001",
+            ) from None
+
+    def judge(
+        self, programs: Mapping[str, Sequence[Program]], limits: Limits
+    ) -> Iterator[tuple[str, int, Verdict]]:
+        """Yields (language, index, verdict), each once, also when machines die on the way.
+
+        Raises:
+          GeexError: a chunk's machines died again and again, or a toolchain does not start.
+        """
+        ray = self._ray
+        task = ray.remote(num_cpus=1, max_retries=0)(_judge_chunk)
+        chunks: list[tuple[str, list[int]]] = []
+        for name, some in programs.items():
+            size = self.batch or max(languages.get(name).batch, CHUNK)
+            chunks += [
+                (name, list(range(i, min(i + size, len(some))))) for i in range(0, len(some), size)
+            ]
+        waiting = [(chunk, 0) for chunk in reversed(chunks)]
+        running: dict[Any, tuple[tuple[str, list[int]], int]] = {}
+        while waiting or running:
+            # Twice as many as there are cores: none of them waits for this process.
+            room = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+            while waiting and len(running) < room:
+                (name, indices), tries = waiting.pop()
+                some = [programs[name][i] for i in indices]
+                running[task.remote(name, some, limits, self.unsafe)] = (name, indices), tries
+            ready, _ = ray.wait(list(running), num_returns=1, timeout=5)
+            for reference in ready:
+                chunk, tries = running.pop(reference)
+                try:
+                    verdicts, notes, cpu = ray.get(reference)
+                except ray.exceptions.RayTaskError as error:
+                    raise GeexError(str(error.cause).splitlines()[0]) from None
+                except ray.exceptions.RayError as error:
+                    if tries + 1 >= _TRIES:
+                        raise GeexError(
+                            f"the machines of a chunk died {_TRIES} times: {type(error).__name__}",
+                            "see the cluster's logs; run the same command to go on",
+                        ) from None
+                    waiting.append((chunk, tries + 1))
+                    continue
+                self._note(chunk[0], notes, cpu)
+                for index, verdict in zip(chunk[1], verdicts, strict=True):
+                    yield chunk[0], index, verdict
+
+    def _note(self, name: str, notes: tuple[list[str], list[str]], cpu: float) -> None:
+        known = self.warnings.setdefault(name, [])
+        known += [x for x in notes[0] if x not in known]
+        self.lacking += [x for x in notes[1] if x not in self.lacking]
+        self.cpu_seconds[name] = self.cpu_seconds.get(name, 0.0) + cpu
+
+
+def _judge_chunk(
+    name: str, programs: list[Program], limits: Limits, unsafe: bool
+) -> tuple[list[Verdict], tuple[list[str], list[str]], float]:
+    """In a Ray worker: verdicts in order, (warnings, missing layers), CPU seconds."""
+    if name not in _kept:
+        for other in _kept.values():
+            other.close()
+        _kept.clear()
+        _kept[name] = Sandbox(languages.get(name), cache_folder() / "toolchains", unsafe=unsafe)
+    box = _kept[name]
+    before = box.cpu_seconds
+    found = dict(judge_all(box, programs, limits))
+    verdicts = [found[i] for i in range(len(programs))]
+    return verdicts, (box.warnings, box.lacking), box.cpu_seconds - before
