@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import gzip
 import io
 import json
 import os
 import pathlib
-import re
 import urllib.request
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from geex_jax import files
 from geex_jax import languages as paper
+from geex_jax.benchmark import languages as registry
 from geex_jax.benchmark.humaneval_x import fixes as corrections
 from geex_jax.errors import GeexError, did_you_mean
 
@@ -62,6 +63,7 @@ NAMES = {
 }
 
 
+@functools.cache
 def names(language: str) -> Names:
     """The names of a language, told by any of them, in any case: cpp, C++, CPP, cxx; js, node.
 
@@ -75,12 +77,30 @@ def names(language: str) -> Names:
     with contextlib.suppress(GeexError, StopIteration):
         title = paper.get(word).name  # knows aliases
         return next(x for x in NAMES.values() if x.title == title)
-    raise GeexError(f"no tasks in language {language!r}", did_you_mean(word, NAMES))
+    if word in registry.LANGUAGES:  # one that was added to the six
+        added = registry.get(word)
+        return Names(added.name, added.title, added.prefix, added.data)
+    raise GeexError(f"no tasks in language {language!r}", did_you_mean(word, registry.LANGUAGES))
+
+
+def every() -> list[Names]:
+    """The names of all languages."""
+    return [names(x) for x in registry.LANGUAGES]
 
 
 def number(task_id: str) -> str:
     """What parallel tasks of all languages share: "7" of "Python/7"."""
     return task_id.partition("/")[2]
+
+
+def prefix(task_id: str) -> str:
+    """What tasks of one language share: "Python" of "Python/7"."""
+    return task_id.partition("/")[0]
+
+
+def of(task_id: str) -> Names:
+    """The language of a task."""
+    return names(prefix(task_id))
 
 
 def cache_folder() -> pathlib.Path:
@@ -175,9 +195,8 @@ def read(
         task_id = row.get("task_id")
         if not isinstance(task_id, str) or not number(task_id):
             raise GeexError(f"{where}: no task_id as in {known.prefix}/0", "not a file of problems")
-        prefix = task_id.partition("/")[0]
-        if prefix != known.prefix:
-            if others and any(prefix == x.prefix for x in NAMES.values()):
+        if prefix(task_id) != known.prefix:
+            if others and any(prefix(task_id) == x.prefix for x in every()):
                 continue
             raise GeexError(f"{where}: task {task_id} is not of {known.title}", "wrong file?")
         if task_id in problems:
@@ -215,7 +234,7 @@ def json_lines(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
     line = 0
     try:
         with open_text(path) as file:
-            for line, text in enumerate(file, 1):  # noqa: B007 named by the errors below
+            for line, text in enumerate(file, 1):
                 if text.isspace():
                     continue
                 row = json.loads(text)
@@ -268,7 +287,7 @@ def download(folder: files.Path | None = None, languages: Sequence[str] = ()) ->
     """
     folder = cache_folder() if folder is None else pathlib.Path(folder)
     written = []
-    for known in [names(x) for x in languages] or NAMES.values():
+    for known in [names(x) for x in languages] or list(NAMES.values()):
         failures = []
         for fetch in (_from_hub, _from_origin):
             path = folder / f"humaneval_{known.data}.jsonl.gz"
@@ -277,7 +296,9 @@ def download(folder: files.Path | None = None, languages: Sequence[str] = ()) ->
                 written.append(path)
                 break
             except Exception as error:  # the hub's errors, httpx's, OSError, wrong content
-                failures.append(str(error) if isinstance(error, GeexError) else type(error).__name__)
+                failures.append(
+                    str(error) if isinstance(error, GeexError) else type(error).__name__
+                )
         else:
             raise GeexError(
                 f"neither the hub ({HUB}) nor CodeGeeX's repository gives HumanEval-X in "
@@ -312,4 +333,3 @@ def _put(data: bytes, path: pathlib.Path, known: Names) -> None:
         os.replace(arrived, path)
     finally:
         arrived.unlink(missing_ok=True)
-
