@@ -10,6 +10,11 @@ from geex_jax.cli import Parser
 
 # name -> (module below geex_jax.benchmark, one line of help)
 BENCHES: dict[str, tuple[str, str]] = {
+    "humaneval-x": (
+        "humaneval_x.command",
+        "functional correctness in six languages: pass@k of files, checkpoints, servers",
+    ),
+    "harness": ("harness_bench", "programs judged per CPU second against the reference's way"),
     "tokenizer": ("tokenizer_bench", "encode throughput against the official path of transformers"),
     "convert": ("convert_bench", "peak memory of a conversion against its bound; kill and restart"),
     "train-step": ("train_step_bench", "tokens/s of the jitted step against plain PyTorch"),

@@ -58,7 +58,7 @@ class RayPool:
         Raises:
           GeexError: a chunk's machines died again and again, or a toolchain does not start.
         """
-        ray = self._ray
+        ray: Any = self._ray
         task = ray.remote(num_cpus=1, max_retries=0)(_judge_chunk)
         chunks: list[tuple[str, list[int]]] = []
         for name, some in programs.items():
