@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import os
 import pathlib
 import re
@@ -26,7 +27,7 @@ NATIVE = pathlib.Path(__file__).parent / "native"  # sources of helpers in other
 MESSAGE = 2000
 
 
-class Language:
+class Language(abc.ABC):
     """One programming language: how programs are put together, built, run and judged.
 
     Class attributes:
@@ -40,11 +41,11 @@ class Language:
 
     # On the host -------------------------------------------------------------------------
 
+    @abc.abstractmethod
     def toolchain(self) -> Toolchain:
         """Looks for compilers and interpreters; runs nothing but `--version`."""
-        raise NotImplementedError
 
-    def prepare(self, cache: pathlib.Path) -> None:
+    def prepare(self, cache: pathlib.Path) -> None:  # noqa: B027 - many need none
         """Builds the language's helpers into `cache` (once for each toolchain, atomically).
 
         Raises:
@@ -55,9 +56,9 @@ class Language:
         """Host paths that its sandbox shows read-only, beyond /usr, /bin, /lib* and /etc's few."""
         return []
 
+    @abc.abstractmethod
     def assemble(self, problem: Problem, code: str) -> Program:
         """Joins a problem and what a model wrote, exactly as the reference does."""
-        raise NotImplementedError
 
     def is_finished(self, code: str) -> bool:
         """The reference's stop rule at generation time: whether a completion is over."""
@@ -69,9 +70,10 @@ class Language:
 
     # In the sandbox ----------------------------------------------------------------------
 
-    def start(self, jail: Jail) -> None:
+    def start(self, jail: Jail) -> None:  # noqa: B027 - many need none
         """Starts what serves many programs (fork servers, resident compilers)."""
 
+    @abc.abstractmethod
     def judge(
         self, jail: Jail, programs: Sequence[Program], limits: Limits
     ) -> Iterator[tuple[int, Verdict]]:
@@ -79,7 +81,6 @@ class Language:
 
         A verdict must not depend on the other programs of the batch.
         """
-        raise NotImplementedError
 
 
 def tail(text: bytes | str, limit: int = MESSAGE) -> str:
