@@ -58,5 +58,18 @@ def run(args: argparse.Namespace) -> int:
             for prompt, tongue in zip(prompts, tongues, strict=True)
         ]  # fmt: skip
 
-    train(config, args.workdir, sample=sample)
+    train(config, args.workdir, sample=sample, functional=_functional(config, args.workdir))
     return 0
+
+
+def _functional(config, workdir):
+    """What judges the checkpoints, on the first process alone; None if it is not asked for."""
+    import jax
+
+    asked = config.evaluate.functional
+    if not asked.languages or jax.process_index() != 0:
+        return None
+    from geex_jax.benchmark.while_training import Functional
+
+    return Functional(workdir, asked.data, asked.languages, asked.samples, asked.temperature,
+                      asked.max_tokens)  # fmt: skip

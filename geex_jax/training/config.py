@@ -78,6 +78,14 @@ def default_config() -> Config:
                 "final_batches": 0,  # per language after the last step; 0: all there are
                 "prompts": ["Python: def ", "C: int main("],  # "language: text"
                 "sample_tokens": 48,
+                # pass@k of each saved checkpoint, on idle CPU beside the run
+                "functional": {
+                    "languages": "",  # "python,go" or "all"; empty: off
+                    "data": "",  # folder of humaneval_*.jsonl.gz; empty: the downloaded ones
+                    "samples": 1,
+                    "temperature": 0.0,
+                    "max_tokens": 256,
+                },
             },
             "checkpoint": {"every": 200, "keep_last": 2, "keep_best": 1},
             "log": {"every": 10, "wandb": ""},  # steps; a Weights & Biases project, empty: none

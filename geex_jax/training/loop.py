@@ -8,7 +8,7 @@ import pathlib
 import signal
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -35,6 +35,18 @@ from geex_jax.training.step import (
 Sampler = Callable[[Transformer, Any, Any, list[str], list[str], int], list[str]]
 
 
+class Beside(Protocol):
+    """What works on saved checkpoints while training goes on, and reports when it is done."""
+
+    def poll(self) -> list[tuple[int, dict[str, Any]]]:
+        """Returns at once; (step of a checkpoint, figures) of what has been finished."""
+        ...
+
+    def close(self, wait: bool) -> list[tuple[int, dict[str, Any]]]:
+        """The same, after the newest checkpoint is done with if `wait`."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Result:
     """How a run ended.
@@ -50,13 +62,20 @@ class Result:
     validation: dict[str, float]
 
 
-def train(config: configs.Config, workdir: files.Path, sample: Sampler | None = None) -> Result:
+def train(
+    config: configs.Config,
+    workdir: files.Path,
+    sample: Sampler | None = None,
+    functional: Beside | None = None,
+) -> Result:
     """Trains, or goes on with training, in `workdir`.
 
     Args:
       config: see `training.config.default_config`.
       workdir: checkpoints, metrics and samples; an earlier run of the same config resumes.
       sample: makes completions of `config.evaluate.prompts`; none are made without it.
+      functional: judges what the checkpoints generate, beside the run; see
+        `benchmark.while_training`. No step waits for it.
 
     Returns:
       The last step and its validation.
@@ -116,6 +135,8 @@ def train(config: configs.Config, workdir: files.Path, sample: Sampler | None = 
             if save_now:
                 score = validation.get("all") if evaluate_now else None
                 _save(checkpoints, step, state, run.loader, score)
+            if functional is not None and step % config.log.every == 0:
+                _write_functional(writer, functional.poll(), say)
         if pending is not None:
             progress.add(*pending)
         if stop.signal and step and checkpoints.latest() != step:
@@ -123,6 +144,8 @@ def train(config: configs.Config, workdir: files.Path, sample: Sampler | None = 
         checkpoints.close()
         if not validation and not stop.signal:
             validation = validate(state.params, step)
+        if functional is not None:
+            _write_functional(writer, functional.close(wait=not stop.signal), say)
     writer.close()
     measures.plot_losses(workdir, f"{config.name}: {run.model.config.name}")
     if stop.signal:
@@ -220,6 +243,16 @@ def _validator(
         return bits
 
     return validate
+
+
+def _write_functional(
+    writer: measures.MetricWriter, found: list[tuple[int, dict[str, Any]]], say: Any
+) -> None:
+    for step, table in found:
+        writer.write(step, "functional", table)
+        for name, values in table.items():
+            parts = "  ".join(f"{language} {value:.3f}" for language, value in values.items())
+            say(f"checkpoint of step {step}, {name}: {parts}", flush=True)
 
 
 def _write_samples(
