@@ -126,6 +126,19 @@ def test_greedy_finds_the_best_split_where_languages_solve_unlike_problems():
     assert board.solved(tries).sum() >= board.solved(best_single(board, 5)).sum()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_greedy_takes_the_largest_gain_at_every_step(seed):
+    counts = some_counts(n=4, problems=15, names=("python", "java", "go"), seed=seed)
+    board = Board(counts)
+    on = np.arange(0, 15, 2)
+    tries = dict.fromkeys(board.languages, 0)
+    for k in range(1, 11):
+        steps = [tries | {x: tries[x] + 1} for x in tries if tries[x] < 4]
+        best = max(board.solved(step)[on].sum() for step in steps)
+        tries = greedy(board, k, on)
+        assert board.solved(tries)[on].sum() == pytest.approx(best, abs=1e-9)
+
+
 def test_greedy_stays_within_the_samples():
     board = Board({"python": {"Python/0": (2, 0)}, "go": {"Go/0": (9, 1)}})
     assert greedy(board, 10, np.arange(1)) == {"python": 1, "go": 9}
