@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -217,11 +215,10 @@ def _asked_for(
     results: Results, generation: list[GroupResult], translation: list[GroupResult]
 ) -> list[str]:
     """Languages that the run was to judge and that have no rows."""
-    asked = results.run.get("languages") or []
-    if translation or not isinstance(asked, list):
+    if translation or results.run.get("task") == "translation":
         return []
     there = {x.group.language for x in generation}
-    return [x for x in asked if isinstance(x, str) and x not in there]
+    return [x for x in reading.asked(results.run) if x not in there]
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:
@@ -376,51 +373,3 @@ def _notes(found: Analysis) -> list[str]:
     if len(tasks) > 1:
         notes.append("The languages have unlike numbers of tasks; compare them with care.")
     return notes
-
-
-def as_json(found: Analysis) -> dict[str, Any]:
-    """What summary.json holds: rates from 0 to 1, seconds, bytes."""
-    columns = ("cpu_seconds", "compile_seconds", "memory_bytes", "cached", "bleu", "codebleu")
-
-    def group(x: GroupResult) -> dict[str, Any]:
-        return {
-            "language": x.group.language, "source": x.group.source or None, "set": x.group.set,
-            "tasks": len(x.counts), "samples": x.samples, "not_run": x.not_run,
-            "pass_at_k": {str(k): _plain(v) for k, v in x.scores.items()},
-            "outcomes": x.outcomes, **{name: getattr(x, name) for name in columns},
-        }  # fmt: skip
-
-    return {
-        "run": found.results.run,
-        "k": list(found.ks),
-        "set": found.main,
-        "bootstrap": dataclasses.asdict(found.how),
-        "generation": [group(x) for x in found.generation],
-        "translation": [group(x) for x in found.translation],
-        "average": {str(k): _plain(v) for k, v in found.averages.items()},
-        "tests_compared": [
-            {
-                "result": group(x.second), "passed_given": x.passed, "not_correct": x.fooled.size,
-                "drop": {str(k): _plain(v) for k, v in x.drop.items()}, "tasks": x.tasks,
-            }
-            for x in found.comparisons
-        ],
-        "budget": [_plain(x) for x in found.budget],
-        "slowest": [_plain(x) for x in found.slowest],
-        "findings": [_plain(x) for x in found.findings],
-        "notes": found.notes,
-    }  # fmt: skip
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, str):
-        return {"missing": value}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
-    return _finite(value)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -21,7 +21,7 @@ def document(found: Analysis, parts: list[Section], heading: str) -> str:
         lines += ["", f"## {escape(part.heading)}"]
         for block in part.blocks:
             if not isinstance(block, Row):
-                lines += ["", *_table(block)]
+                lines += ["", *_table(block, part.heading)]
     return "\n".join(lines) + "\n"
 
 
@@ -31,7 +31,8 @@ def escape(text: str) -> str:
     text = text if len(text) <= LONGEST else text[:LONGEST] + " …"
     text = re.sub(r"([\\`*_\[\]|~])", r"\\\1", text)
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"://|@(?=[A-Za-z])", lambda match: match[0][0] + "&#8203;" + match[0][1:], text)
+    # Addresses and @names would become links by themselves.
+    return re.sub(r"(?<=:)//|(?<!\w)@", lambda match: "&#8203;" + match[0], text)
 
 
 def text_table(table: Table) -> str:
@@ -55,8 +56,8 @@ def _joined(cell: Cell | str) -> str:
     return f"{cell.text} ({cell.small})" if cell.small else cell.text
 
 
-def _table(table: Table) -> list[str]:
-    lines = [f"**{escape(table.caption)}**", ""]
+def _table(table: Table, above: str) -> list[str]:
+    lines = [f"**{escape(table.caption)}**", ""] if table.caption != above else []
     lines.append("| " + " | ".join(escape(name) for name in table.head) + " |")
     rules = ["---" if at < table.labels else "---:" for at in range(len(table.head))]
     lines.append("| " + " | ".join(rules) + " |")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -21,6 +21,7 @@ from matplotlib.patches import Rectangle
 
 from geex_jax.benchmark.report.tables import outcome_title
 
+LONGEST = 14  # characters of a label
 INK = "#010203"  # replaced by currentColor
 OUTCOME_COLORS = {
     "passed": "#009E73", "wrong answer": "#E69F00", "runtime error": "#D55E00",
@@ -60,7 +61,7 @@ def outcome_bars(totals: Mapping[str, Mapping[str, int]]) -> str:
                               color="#ffffff" if key == "compile error" else "#000000",
                               fontsize=9)  # fmt: skip
             left += share
-        axes.set_yticks(range(len(totals)), list(totals))
+        axes.set_yticks(range(len(totals)), _short(totals))
         axes.invert_yaxis()
         axes.set_xlim(0, 100)
         axes.set_xlabel("% of samples")
@@ -94,7 +95,7 @@ def radar(spokes: Sequence[str], lines: Mapping[str, Sequence[float]], label: st
                       zorder=3 if at == 0 else 2)  # fmt: skip
             if at == 0 and not np.isnan(around).any():
                 axes.fill(closed, around, color=LINES[0], alpha=0.15)
-        axes.set_xticks(angles, list(spokes))
+        axes.set_xticks(angles, _short(spokes))
         axes.tick_params(axis="x", pad=9)
         axes.set_rlabel_position(180 / len(spokes))
         axes.tick_params(axis="y", labelsize=9)
@@ -110,22 +111,22 @@ def radar(spokes: Sequence[str], lines: Mapping[str, Sequence[float]], label: st
 def boxes(rates: Mapping[str, Sequence[float]]) -> str:
     """Box plots: how the share of correct samples is spread over tasks, per language."""
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.8, 1.2 + 0.46 * len(rates)), layout="constrained")
+        figure = Figure(figsize=(max(4.8, 1.2 + 0.6 * len(rates)), 4.4), layout="constrained")
         axes = figure.add_subplot()
         ink = {"color": INK}
         plot = axes.boxplot(
-            [100 * np.asarray(x) for x in rates.values()], orientation="horizontal", widths=0.6,
+            [100 * np.asarray(x) for x in rates.values()], widths=0.6,
             showmeans=True, patch_artist=True, whis=(5, 95), showfliers=False,
             boxprops={"facecolor": "#56B4E9", "alpha": 0.75, "edgecolor": INK}, whiskerprops=ink,
             capprops=ink, medianprops={"color": INK, "linewidth": 2.4},
             meanprops={"marker": "D", "markerfacecolor": "#D55E00", "markeredgecolor": INK,
                        "markersize": 6},
         )  # fmt: skip
-        axes.set_yticks(range(1, len(rates) + 1), list(rates))
-        axes.invert_yaxis()
-        axes.set_xlim(-2, 102)
-        axes.set_xlabel("% of a task's samples that pass")
-        axes.grid(axis="x", color=INK, alpha=0.15)
+        axes.set_xticks(range(1, len(rates) + 1), _short(rates), rotation=25, ha="right",
+                        rotation_mode="anchor")  # fmt: skip
+        axes.set_ylim(-2, 102)
+        axes.set_ylabel("% of a task's samples that pass")
+        axes.grid(axis="y", color=INK, alpha=0.15)
         axes.set_axisbelow(True)
         figure.legend(
             [plot["medians"][0], plot["means"][0]], ["median task", "mean"],
@@ -153,10 +154,10 @@ def heat_map(
                       va="center")  # fmt: skip
         axes.set_xlim(-0.5, len(targets) - 0.5)
         axes.set_ylim(len(sources) - 0.5, -0.5)
-        axes.set_xticks(range(len(targets)), list(targets), rotation=40, ha="left",
+        axes.set_xticks(range(len(targets)), _short(targets), rotation=40, ha="left",
                         rotation_mode="anchor")  # fmt: skip
         axes.xaxis.tick_top()
-        axes.set_yticks(range(len(sources)), list(sources))
+        axes.set_yticks(range(len(sources)), _short(sources))
         axes.set_ylabel("from")
         axes.set_title(name, fontsize=11, fontweight="bold", y=-0.13)
         axes.tick_params(length=0)
@@ -168,6 +169,11 @@ def heat_map(
 def _top(lines: Mapping[str, Sequence[float]]) -> float:
     values = [x for line in lines.values() for x in line if not math.isnan(x)]
     return max(10.0, math.ceil(max(values, default=0.0) / 10) * 10)
+
+
+def _short(names: Iterable[str]) -> list[str]:
+    """Labels: short, and of characters that the font has (Latin, Greek, Cyrillic)."""
+    return [re.sub("[^ -~\xa1-\u04ff]", "?", name)[:LONGEST] for name in names]
 
 
 def _svg(figure: Figure, label: str) -> str:

@@ -81,6 +81,9 @@ go         F 57.98/79.04/93.57 38.97/53.05/63.92 54.22/69.03/79.40 43.07/59.78/7
 """
 
 
+PROBLEMS = 164
+
+
 def translation() -> dict[str, dict[int, dict[tuple[str, str], float]]]:
     """Model -> k -> {(source, target): percent}."""
     table: dict[str, dict[int, dict[tuple[str, str], float]]] = {

@@ -22,6 +22,7 @@ from geex_jax.files import Path
 OUTCOMES = tuple(Outcome)
 NUMBER = {outcome.value: at for at, outcome in enumerate(OUTCOMES)}
 PASSED, NOT_RUN = NUMBER["passed"], NUMBER["not run"]
+HUMANEVAL_X = "HumanEval-X"
 ORDER = ("python", "cpp", "java", "javascript", "go", "rust")  # the benchmark's; others follow
 
 # Column -> type code of `array`.
@@ -49,12 +50,12 @@ class Group:
     @property
     def order(self) -> tuple[Any, ...]:
         """Sorts as the benchmark lists its languages."""
-        return (self.set != "given", self.set, _place(self.source), _place(self.language))
+        return (self.set != "given", self.set, place(self.source), place(self.language))
 
     @property
     def target_order(self) -> tuple[Any, ...]:
         """Sorts by the language of the programs first."""
-        return (_place(self.language), _place(self.source))
+        return (place(self.language), place(self.source))
 
     @property
     def title(self) -> str:
@@ -72,7 +73,8 @@ def title(language: str) -> str:
         return language
 
 
-def _place(language: str) -> tuple[int, str]:
+def place(language: str) -> tuple[int, str]:
+    """Sorts languages as the benchmark lists them, others behind."""
     return (ORDER.index(language) if language in ORDER else len(ORDER), language)
 
 
@@ -160,7 +162,7 @@ class _Reader:
             ) from None
         try:
             self._add(row, offset)
-        except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             what = error.args[0] if isinstance(error, KeyError) else "a value of the wrong kind"
             raise GeexError(
                 f"{self.path} line {number} is no result of a sample ({what})",
@@ -240,6 +242,17 @@ def _read_run(path: pathlib.Path) -> dict[str, Any]:
     if not isinstance(run, dict):
         raise GeexError(f"{path} is not a JSON object", "delete it; the report goes without it")
     return run
+
+
+def benchmark(run: dict[str, Any]) -> str:
+    """Name of the benchmark: HumanEval-X if run.json does not say another one."""
+    return str(run.get("benchmark") or HUMANEVAL_X)
+
+
+def asked(run: dict[str, Any]) -> list[str]:
+    """Languages that the run was to judge, as far as run.json says."""
+    names = run.get("languages")
+    return [x for x in names if isinstance(x, str)] if isinstance(names, list) else []
 
 
 def ks(run: dict[str, Any]) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from geex_jax.benchmark.report.reading import NOT_RUN, OUTCOMES, PASSED, Results
 MOST = 240  # samples
 MOST_BYTES = 2_000_000  # of their code and messages, as they stand in the page
 CODE, MESSAGE = 6_000, 2_000  # characters of one
+Buckets = dict[tuple[int, str], list[tuple[int, int]]]
 ONLY_GIVEN = "passes only the given tests"
 
 # What a browser would hide or obey: control characters, and marks that turn text around.
@@ -70,28 +71,29 @@ def choose(
       cost: a function of one sample: bytes that it takes in the page.
       most: samples. most_bytes: of them all.
     """
-    buckets = _buckets(found)
     chosen: list[tuple[tuple[int, str], Sample]] = []
     spent = 0
-    turn = 0
-    while buckets and len(chosen) < most and spent < most_bytes:
-        alive = {}
-        for key, rows in buckets.items():
-            if turn < len(rows) and len(chosen) < most:
-                sample = _sample(found.results, *rows[turn], key[-1])
-                size = cost(sample)
-                if spent + size <= most_bytes:
-                    chosen.append((key, sample))
-                    spent += size
-                alive[key] = rows
-        buckets, turn = alive, turn + 1
+    for key, row, copies in _by_turns(_buckets(found)):
+        sample = _sample(found.results, row, copies, key[-1])
+        spent += cost(sample)
+        if len(chosen) == most or spent > most_bytes:
+            break
+        chosen.append((key, sample))
     order = [*OUTCOMES, ONLY_GIVEN]
     groups = found.results.groups
     chosen.sort(key=lambda x: (groups[x[0][0]].target_order, order.index(x[0][1])))
     return [sample for _, sample in chosen]
 
 
-def _buckets(found: Analysis) -> dict[tuple[int, str], list[tuple[int, int]]]:
+def _by_turns(buckets: Buckets) -> Iterator[tuple[tuple[int, str], int, int]]:
+    """The first row of each bucket, the second of each, and so on."""
+    for turn in range(max(map(len, buckets.values()), default=0)):
+        for key, rows in buckets.items():
+            if turn < len(rows):
+                yield key, *rows[turn]
+
+
+def _buckets(found: Analysis) -> Buckets:
     """(group, class) -> [(row, copies)], in the order in which to show them."""
     results = found.results
     groups, outcome = results.columns["group"], results.columns["outcome"]

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from geex_jax.benchmark.report import plots, published, tables
 from geex_jax.benchmark.report.analysis import Analysis, GroupResult
 from geex_jax.benchmark.report.reading import title
-from geex_jax.benchmark.report.samples import clean
 from geex_jax.benchmark.report.tables import Table
 from geex_jax.benchmark.statistics import Interval
 
@@ -78,7 +77,7 @@ def _pass_at_k(found: Analysis) -> Iterator[Table | Row]:
 
 
 def _boxes(every: list[GroupResult]) -> Iterator[Plot]:
-    rates = {clean(name): x for name, x in tables.rates(every).items()}
+    rates = tables.rates(every)
     if rates and len(rates) <= MOST_SPOKES:
         yield Plot(
             plots.boxes(rates),
@@ -92,13 +91,13 @@ def _radars(found: Analysis) -> Iterator[Plot]:
     if not 3 <= len(ran) <= MOST_SPOKES:
         return
     names = [x.group.language for x in ran]
-    spokes = [clean(title(name)) for name in names]
+    spokes = [title(name) for name in names]
 
     def mine(k: int) -> list[float]:
         return [100 * s.value if isinstance(s := x.scores[k], Interval) else math.nan for x in ran]
 
     usable = [k for k in found.ks if not all(math.isnan(x) for x in mine(k))]
-    if 1 in usable:
+    if 1 in usable and tables.shows_published(found):
         lines = {tables.THIS: mine(1)}
         for model in published.GENERATION:
             values = [model.scores[1].get(name, math.nan) for name in names]
@@ -108,7 +107,7 @@ def _radars(found: Analysis) -> Iterator[Plot]:
             plots.radar(spokes, lines, "pass@1 per language, radar plot"),
             f"pass@1, percent, beside published models ({published.GENERATION_SOURCE}).",
         )
-    if len(usable) > 1:
+    if len(usable) > 1 or (usable and not tables.shows_published(found)):
         lines = {f"pass@{k}": mine(k) for k in reversed(usable)}
         yield Plot(
             plots.radar(spokes, lines, "pass@k of this run per language, radar plot"),
@@ -118,6 +117,7 @@ def _radars(found: Analysis) -> Iterator[Plot]:
 
 def _translation(found: Analysis) -> Iterator[Table | Row]:
     sources, targets = tables.languages_of(found)
+    shown = tables.shows_published(found)
     for k in found.ks:
         yield tables.translation(found, k)
         if max(len(sources), len(targets)) > MOST_SPOKES:
@@ -130,12 +130,12 @@ def _translation(found: Analysis) -> Iterator[Table | Row]:
         if not mine:
             continue
         maps = {tables.THIS: mine}
-        for model, scores in published.translation().items():
+        for model, scores in published.translation().items() if shown else ():
             values = {pair: v for pair, v in scores.get(k, {}).items()
                       if pair[0] in sources and pair[1] in targets}  # fmt: skip
             if values:
                 maps[model] = values
-        rows, columns = ([clean(title(x)) for x in side] for side in (sources, targets))
+        rows, columns = ([title(x) for x in side] for side in (sources, targets))
         drawings = []
         for model, values in maps.items():
             table = [[values.get((s, t), math.nan) for t in targets] for s in sources]
@@ -152,7 +152,7 @@ def _translation(found: Analysis) -> Iterator[Table | Row]:
 
 def _errors(found: Analysis) -> Iterator[Table | Row]:
     totals = tables.outcome_totals(found)
-    ran = {clean(name): x for name, x in totals.items() if sum(x.values())}
+    ran = {name: x for name, x in totals.items() if sum(x.values())}
     if ran and len(ran) <= MOST_SPOKES:
         yield Row([Plot(plots.outcome_bars(ran), "")])
     yield tables.outcomes(found)

@@ -76,7 +76,7 @@ def pass_at_k(found: Analysis) -> Table:
         mine = [score(x.scores[k], "strong") for x in found.generation]
         mean = score(found.averages.get(k), "strong")
         rows.append([f"pass@{k}", Cell(THIS, tone="strong"), *mine, mean])
-        for model in published.GENERATION:
+        for model in published.GENERATION if shows_published(found) else ():
             values = model.scores.get(k, {})
             if any(name in values for name in names):
                 cells = [f"{values[x]:.1f}" if x in values else NOTHING for x in names]
@@ -85,8 +85,7 @@ def pass_at_k(found: Analysis) -> Table:
     notes = [
         f"Percent. {interval} ({found.how.method}, {found.how.resamples:,} resamples, seed "
         f"{found.how.seed}).",
-        f"Published rows: read from {published.GENERATION_SOURCE}; other sampling settings than "
-        "this run's may lie behind them.",
+        *_source(found, found.generation, published.GENERATION_SOURCE),
         *_too_few(found.generation),
         *(["Mean: over the languages that ran."] if found.averages else []),
         *_five_languages(found),
@@ -97,13 +96,30 @@ def pass_at_k(found: Analysis) -> Table:
     return Table("pass@k", head, rows, notes, labels=2)
 
 
+def shows_published(found: Analysis) -> bool:
+    """Whether published results are about the same problems."""
+    return reading.benchmark(found.results.run) == reading.HUMANEVAL_X
+
+
+def _source(found: Analysis, every: list[GroupResult], source: str) -> Iterator[str]:
+    if shows_published(found):
+        sizes = {len(x.counts) for x in every if x.counts}
+        few = (
+            f", and this run has {min(sizes)}" if sizes and min(sizes) < published.PROBLEMS else ""
+        )
+        yield (
+            f"Published rows: read from {source}. They are over {published.PROBLEMS} problems"
+            f"{few}; other sampling settings than this run's may lie behind them."
+        )
+
+
 def _too_few(every: list[GroupResult]) -> Iterator[str]:
     if any(isinstance(s, str) and s != "not run" for x in every for s in x.scores.values()):
         yield "–: a task has fewer than k samples (n is the smallest number of them)."
 
 
 def _five_languages(found: Analysis) -> Iterator[str]:
-    if 100 not in found.ks:
+    if 100 not in found.ks or not shows_published(found):
         return
     there = {x.group.language: x for x in found.generation if x.counts}
     five = [there.get(name) for name in published.AVERAGE_LANGUAGES]
@@ -196,7 +212,7 @@ def translation(found: Analysis, k: int) -> Table:
             for t in targets
         ]  # fmt: skip
         rows.append([title(source), Cell(THIS, tone="strong"), *cells])
-        for model, tables in published.translation().items():
+        for model, tables in published.translation().items() if shows_published(found) else ():
             values = tables.get(k, {})
             if any((source, t) in values for t in targets):
                 numbers = [f"{values[source, t]:.2f}" if (source, t) in values else NOTHING
@@ -205,7 +221,7 @@ def translation(found: Analysis, k: int) -> Table:
     notes = [
         "Percent, from the language of the row into that of the column, with "
         f"{100 * found.how.level:g} % intervals.",
-        f"Published rows: read from {published.TRANSLATION_SOURCE}.",
+        *_source(found, found.translation, published.TRANSLATION_SOURCE),
         *_too_few(found.translation),
     ]
     head = ["from", "model", *(f"into {title(t)}" for t in targets)]
@@ -214,15 +230,9 @@ def translation(found: Analysis, k: int) -> Table:
 
 def languages_of(found: Analysis) -> tuple[list[str], list[str]]:
     """Sources and targets of the translation, in the benchmark's order."""
-    order = [*reading.ORDER, *sorted({x.group.source for x in found.translation}),
-             *sorted({x.group.language for x in found.translation})]  # fmt: skip
-    unique = list(dict.fromkeys(order))
-    there = (
-        {x.group.source for x in found.translation},
-        {x.group.language for x in found.translation},
-    )
-    sources, targets = ([name for name in unique if name in names] for names in there)
-    return sources, targets
+    sources = {x.group.source for x in found.translation}
+    targets = {x.group.language for x in found.translation} | set(reading.asked(found.results.run))
+    return sorted(sources, key=reading.place), sorted(targets, key=reading.place)
 
 
 def similarity(found: Analysis, every: list[GroupResult]) -> Table | None:

@@ -109,13 +109,12 @@ def _one(n: int, c: int, k: int) -> float:
         return 1.0
     if few == 1:
         return many / n
-    # All logarithms have the same sign, so that their sum loses nothing.
+    # All logarithms have the same sign, so that their sum loses nothing. One of a factor near 0
+    # is inexact, but such a factor makes the product small, and the error with it.
     total = 0.0
     for start in range(n - few + 1, n + 1, CHUNK):
         i = np.arange(start, min(start + CHUNK, n + 1), dtype=np.float64)
-        share = many / i
-        near = share > 0.5
-        total += float(np.log1p(-share[~near]).sum() + np.log((i[near] - many) / i[near]).sum())
+        total += float(np.log1p(-many / i).sum())
         if total < GONE:
             return 1.0
     return -math.expm1(total)
