@@ -13,6 +13,7 @@ import dataclasses
 import json
 import pathlib
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -90,7 +91,9 @@ class Generations:
         self.language = tasks.names(language) if language else None
         self.translation = translation
         self.skipped = self.replaced = 0
-        self._by_prefix = {tasks.prefix(t): t for t in problems}
+        self._prefixes = {tasks.prefix(t) for t in problems}
+        if self.language is None and len(self._prefixes) == 1:
+            self.language = tasks.names(*self._prefixes)
         if form is not None and form not in answers.FORMATS:
             raise GeexError(f"unknown format {form!r}", did_you_mean(form, answers.FORMATS))
         if translation and language is None:
@@ -185,7 +188,7 @@ class Generations:
             except GeexError:
                 close = did_you_mean(said, list(self.problems))
                 raise GeexError(f"{where}: unknown task {said!r}", close) from None
-        if known.prefix not in self._by_prefix:
+        if known.prefix not in self._prefixes:
             return None
         task_id = f"{known.prefix}/{rest.lstrip('0') or '0' if rest.isdecimal() else rest}"
         if task_id not in self.problems:
@@ -229,9 +232,9 @@ def _rows(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
         yield from tasks.json_lines(path)
         return
     try:
-        with tasks.open_text(path) as file:
-            value = json.load(file)
-    except (ValueError, EOFError, OSError) as error:
+        with tasks.open_file(path) as file:
+            value = json.loads(file.read().decode("utf-8"))
+    except (ValueError, EOFError, zlib.error, OSError) as error:
         raise GeexError(f"{path} is not readable JSON ({error})", "it may be cut short") from None
     if isinstance(value, dict) and not any(k in value for k in IDS):
         value = [{"task_id": k, "samples": v} for k, v in value.items()]
@@ -242,16 +245,13 @@ def _rows(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
 def _is_document(path: pathlib.Path) -> bool:
     """Whether the file is one JSON value: begins with a list, or spans lines, or says so."""
     try:
-        with tasks.open_text(path) as file:
-            first = next((line for line in file if not line.isspace()), "")
-            if first.lstrip()[:1] == "[":
-                return True
-            name = path.name.removesuffix(".gz")
-            return name.endswith(".json") and not next(
-                (line for line in file if not line.isspace()), ""
-            ).startswith('{"')
-    except (UnicodeDecodeError, EOFError, OSError):
+        with tasks.open_file(path) as file:
+            lines = (line.strip() for line in file if line.strip())
+            first, second = next(lines, b""), next(lines, b"")
+    except (EOFError, zlib.error, OSError):
         return False  # the reader says what is wrong, and where
+    name = path.name.removesuffix(".gz")
+    return first[:1] == b"[" or (name.endswith(".json") and not second.startswith(b'{"'))
 
 
 def _texts(value: Any, where: str) -> list[str]:

@@ -189,22 +189,33 @@ def _rust(problem: Problem, text: str) -> Fitted:
     around = without_block(around, r"^[ \t]*(?:pub\s+)?fn\s+main\s*\(")
     around = without_block(around, r"^[ \t]*(?:#\[cfg\(test\)\]\s*)?mod\s+\w+")
     _, around = _lines(around, r"\s*(?://[/!]|#!\[|extern crate)")
-    taken = set(re.findall(r"\w+", " ".join(_USE.findall(problem["declaration"]))))
-    uses = "".join(_use(line, taken) for line in _USE.findall(around))
-    return f"{text[opened + 1 : closed]}\n}}\n{uses}{_USE.sub('', around)}", None
+    taken = set(_uses(problem["declaration"]).values())
+    new = "".join(f"use {path};\n" for path, name in _uses(around).items() if name not in taken)
+    return f"{text[opened + 1 : closed]}\n}}\n{new}{_USE.sub('', around)}", None
 
 
-_USE = re.compile(r"^[ \t]*use\s[^;]*;", re.MULTILINE)
+_USE = re.compile(r"^[ \t]*use\s([^;]*);", re.MULTILINE)
 
 
-def _use(line: str, taken: set[str]) -> str:
-    """A `use` without the names that the declaration brings: twice is an error."""
-    path, opened, listed = line.strip().removesuffix(";").partition("{")
+def _uses(text: str) -> dict[str, str]:
+    """What a text uses: path -> name; a name used twice is an error."""
+    paths = [path for tree in _USE.findall(text) for path in _paths(tree.strip())]
+    return {p: re.split(r"::|\s+as\s+", p)[-1] for p in paths}
+
+
+def _paths(tree: str) -> list[str]:
+    head, opened, rest = tree.partition("{")
     if not opened:
-        return "" if path.split()[-1].rpartition("::")[2] in taken else f"{path};\n"
-    items = [i.strip() for i in listed.rstrip("} \n").split(",")]
-    kept = [i for i in items if i and i.split()[-1].rpartition("::")[2] not in taken]
-    return f"{path}{{{', '.join(kept)}}};\n" if kept else ""
+        return [tree.strip().removesuffix("::self")]
+    paths, part, depth = [], "", 0
+    for sign in rest.rpartition("}")[0] + ",":
+        depth += (sign == "{") - (sign == "}")
+        if sign != "," or depth:
+            part += sign
+        elif part.strip():
+            paths += _paths(head + part.strip())
+            part = ""
+    return paths
 
 
 _FIT: dict[str, Callable[[Problem, str], Fitted]] = {

@@ -6,13 +6,13 @@ import contextlib
 import dataclasses
 import functools
 import gzip
-import io
 import json
 import os
 import pathlib
 import urllib.request
+import zlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 
 from geex_jax import files
 from geex_jax import languages as paper
@@ -233,11 +233,11 @@ def json_lines(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """
     line = 0
     try:
-        with open_text(path) as file:
-            for line, text in enumerate(file, 1):
-                if text.isspace():
+        with open_file(path) as file:
+            for line, data in enumerate(file, 1):
+                if not data.strip():
                     continue
-                row = json.loads(text)
+                row = json.loads(data.decode("utf-8"))
                 if not isinstance(row, dict):
                     raise GeexError(
                         f"{path}, line {line}: {type(row).__name__}, not an object",
@@ -249,24 +249,24 @@ def json_lines(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
             f"{path}, line {line}: not JSON ({error.msg}, column {error.colno})",
             "the file may be cut short there",
         ) from None
-    except UnicodeDecodeError:
-        raise GeexError(f"{path}, line {line + 1} or soon after: not UTF-8", "convert it") from None
-    except (EOFError, gzip.BadGzipFile, OSError) as error:
+    except UnicodeDecodeError as error:
+        where = f"{path}, line {line}, byte {error.start}"
+        raise GeexError(f"{where}: not UTF-8", "convert the file") from None
+    except (EOFError, zlib.error, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         after = f" after line {line}" if line else ""
         raise GeexError(f"{path} is not readable{after} ({reason})", "fetch it again") from None
 
 
 @contextlib.contextmanager
-def open_text(path: pathlib.Path) -> Iterator[io.TextIOBase]:
-    """Opens UTF-8 text; gzip is told by its first bytes, whatever the name."""
+def open_file(path: pathlib.Path) -> Iterator[IO[bytes]]:
+    """Opens a file for reading; gzip is told by its first bytes, whatever the name."""
     with open(path, "rb") as raw:
         if raw.peek(2)[:2] == b"\x1f\x8b":
-            with gzip.open(raw, "rt", encoding="utf-8", newline="\n") as file:
-                yield file
+            with gzip.open(raw, "rb") as file:
+                yield file  # type: ignore[misc]
         else:
-            # Lines end at "\n" alone: JSON may hold other line separators.
-            yield io.TextIOWrapper(raw, encoding="utf-8", newline="\n")
+            yield raw
 
 
 def download(folder: files.Path | None = None, languages: Sequence[str] = ()) -> list[pathlib.Path]:
