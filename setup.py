@@ -39,6 +39,11 @@ setup(
     # The experiments go along in the wheel, for users without a clone.
     packages=[*find_packages(include=["geex_jax", "geex_jax.*"]), "geex_jax._experiments"],
     package_dir={"geex_jax._experiments": "experiments"},
+    package_data={
+        "geex_jax.benchmark.humaneval_x": ["fixes/*.json", "prompts/*.txt"],
+        "geex_jax.benchmark.languages": ["native/*"],
+        "geex_jax.benchmark.report": ["page.html", "page.css", "page.js"],
+    },
     install_requires=REQUIREMENTS,
     extras_require={
         "tpu": ["jax[tpu]>=0.8.0"],
@@ -46,6 +51,7 @@ setup(
         "convert": ["torch>=2.6", "transformers>=4.57", "safetensors>=0.5"],
         "serve": ["starlette>=0.40", "uvicorn>=0.30"],  # for the server, which is to come
         "wandb": ["wandb>=0.19"],
+        "ray": ["ray[client]>=2.40"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",

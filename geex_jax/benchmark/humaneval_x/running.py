@@ -23,7 +23,7 @@ def load_problems(names: Sequence[str], args: argparse.Namespace) -> dict[str, l
     wanted = list(names)
     if args.task == "translation":
         wanted += languages.parse(args.source or "all")
-    elif args.mixed_shots:
+    if args.mixed_shots:  # examples are drawn from all
         wanted += languages.LANGUAGES
     return {
         name: tasks.load(name, args.data, fixes=args.fixes)

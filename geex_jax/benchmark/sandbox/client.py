@@ -15,14 +15,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import geex_jax
+from geex_jax import version
 from geex_jax.benchmark.languages.base import Language
 from geex_jax.benchmark.languages.types import Limits, Program, Verdict
 from geex_jax.benchmark.languages.types import Outcome as Outcomes
 from geex_jax.benchmark.sandbox import layers, native
 from geex_jax.errors import GeexError
 
-_PACKAGES = str(pathlib.Path(geex_jax.__file__).parent.parent)
+_PACKAGES = str(pathlib.Path(version.__file__).parent.parent)
 _START = "import sys; sys.path.insert(0, sys.argv[1]); " \
     "from geex_jax.benchmark.sandbox.entry import main; main(int(sys.argv[2]))"  # fmt: skip
 SPAWN = "/geex-spawn.so"
