@@ -20,23 +20,26 @@ _TOKEN = re.compile(
 _COMMENT_PART = re.compile(r"/\*|\*/")
 
 # Words that reach beyond a module, or mean something else in one than at the root of a crate.
-_ALONE = frozenset(
-    "crate extern macro_export macro_use no_mangle export_name link_section asm global_asm "
-    "naked_asm llvm_asm global_allocator panic_handler alloc_error_handler module_path type_name "
-    "type_name_of_val caller proc_macro macro".split()
-)
+_ALONE = frozenset((
+    "crate", "extern", "macro_export", "macro_use", "asm", "llvm_asm", "global_allocator",
+    "panic_handler", "alloc_error_handler", "module_path", "type_name", "type_name_of_val",
+    "caller", "proc_macro", "macro",
+))  # fmt: skip
+# Words by which a program could copy its tests' source, or put itself in the runtime's place.
+_FILES = frozenset(("include_str", "include_bytes"))
+_SYMBOLS = frozenset(("no_mangle", "export_name", "link_section", "global_asm", "naked_asm"))
 _ALONE_MACROS = frozenset(("env", "option_env", "file"))
-_PLAIN_ATTRIBUTES = frozenset(
-    "derive allow warn inline must_use doc rustfmt clippy non_exhaustive default repr cold "
-    "track_caller deprecated".split()
-)
+_PLAIN_ATTRIBUTES = frozenset((
+    "derive", "allow", "warn", "inline", "must_use", "doc", "rustfmt", "clippy",
+    "non_exhaustive", "default", "repr", "cold", "track_caller", "deprecated",
+))  # fmt: skip
 # Attributes by which a build without tests may end in another way than one with tests.
 _TWO_BUILDS = frozenset(("cfg", "test", "ignore", "deny", "forbid"))
 _BEFORE_ITEM = frozenset(("", "}", ";", "{", "]", "unsafe", "default"))
-_REAL = frozenset(
-    "assert assert_eq assert_ne debug_assert debug_assert_eq debug_assert_ne panic unreachable "
-    "unimplemented todo".split()
-)
+_REAL = frozenset((
+    "assert", "assert_eq", "assert_ne", "debug_assert", "debug_assert_eq", "debug_assert_ne",
+    "panic", "unreachable", "unimplemented", "todo",
+))  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +49,12 @@ class Traits:
     Attributes:
       alone: it must not share a crate with others.
       two_builds: it has to compile without its tests too, since that may end in another way.
-      reads_files: it asks the compiler to copy a file's text into the program.
+      refused: what it asks of the compiler that no program may have, or "".
     """
 
     alone: bool = False
     two_builds: bool = False
-    reads_files: bool = False
+    refused: str = ""
 
 
 def tokens(text: str) -> list[tuple[str, int]]:
@@ -104,7 +107,7 @@ def traits_of(code: str) -> Traits:
     macros = "macro_rules" in every
     alone = bool(every & _ALONE) or (macros and bool(every & {"impl", "super", *_ALONE_MACROS}))
     two_builds = "cfg" in every
-    reads = bool(every & {"include_str", "include_bytes"}) or (macros and "include" in every)
+    reads = bool(every & _FILES) or (macros and "include" in every)
     in_modules = [False]  # for each open brace: whether it is a module's
     in_use = False
     previous = ""
@@ -129,7 +132,10 @@ def traits_of(code: str) -> Traits:
             alone |= not (_PLAIN_ATTRIBUTES | _TWO_BUILDS).intersection(name)
         in_use = word == "use" or (in_use and word != ";")
         previous = word
-    return Traits(alone or not _impls_stay_inside(words), two_builds, reads)
+    refused = "has the compiler read files (include, include_str, include_bytes)" if reads else ""
+    if every & _SYMBOLS:
+        refused = f"names symbols of the whole process ({', '.join(sorted(every & _SYMBOLS))})"
+    return Traits(alone or not _impls_stay_inside(words), two_builds, refused)
 
 
 def _impls_stay_inside(words: list[str]) -> bool:
@@ -201,8 +207,8 @@ def with_proof(test: str, descriptor: int, first: int, second: int) -> str:
         edits.append((found[begin][1] + 1, " fn geex_body() {"))
         edits.append((found[end][1], _epilogue(descriptor, first, second, len(starts))))
     if not starts:  # as Rust/32, whose test is a comment: in the reference what compiles passes
-        end = _epilogue(descriptor, first, second, 1)
-        return f"{test}\n#[cfg(test)] mod geex_proof {{ #[test] fn none() {{ fn geex_body() {{{end}}} }}"
+        body = "fn geex_body() {" + _epilogue(descriptor, first, second, 1)
+        return f"{test}\n#[cfg(test)] mod geex_proof {{ #[test] fn none() {{ {body} }} }}"
     if len(starts) > 1:
         counter = "static GEEX_RAN: ::std::sync::atomic::AtomicUsize = " \
             "::std::sync::atomic::AtomicUsize::new(0); "  # fmt: skip
@@ -243,8 +249,9 @@ def _epilogue(descriptor: int, first: int, second: int, tests: int) -> str:
         else "true"
     )
     return (
-        f"}} geex_body(); if {last} {{ unsafe {{ let proof = ::std::ptr::read_volatile(&{first}u32) ^ "
-        f"::std::ptr::read_volatile(&{second}u32); let mut file = "
+        f"}} geex_body(); if {last} {{ unsafe {{ let proof = "
+        f"::std::ptr::read_volatile(&{first}u32) ^ ::std::ptr::read_volatile(&{second}u32); "
+        "let mut file = "
         f"<::std::fs::File as ::std::os::unix::io::FromRawFd>::from_raw_fd({descriptor}); "
         "let _ = ::std::io::Write::write_all(&mut file, "
         "::std::string::ToString::to_string(&proof).as_bytes()); } } "
