@@ -40,7 +40,7 @@ class Rust(Language):
     """The reference runs `cargo check` and `cargo test` for each program; see README."""
 
     name, title, prefix, data = "rust", "Rust", "Rust", "rust"
-    batch = 32
+    batch = 48
 
     def __init__(self) -> None:
         self.tools: dict[str, Any] = {}
