@@ -88,7 +88,7 @@ class Reference:
         """`rustc --test` with the crates ready-made: less than the reference's two cargo runs."""
         (folder / "main.rs").write_text(program.text)
         flags = (self.helpers / "reference-flags").read_text().split()
-        build = ["rustc", "--edition", "2018", "--test", "main.rs", "-o", "main", *flags]
+        build = ["rustc", "--edition", "2021", "--test", "main.rs", "-o", "main", *flags]
         return _run(build, folder, seconds=60) == 0 and _run(["./main"], folder) == 0
 
 
