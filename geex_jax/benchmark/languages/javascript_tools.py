@@ -1,0 +1,174 @@
+"""JavaScript's tools on this machine: node, a fork server built for it, the package js-md5."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+
+from geex_jax.benchmark.languages.base import NATIVE, version
+
+OLDEST = 16  # of node; the first with all that node_judge.js uses
+PACKAGE = "js-md5@0.7.3"  # problem 162 requires it; 0.8 exports something else
+_SYSTEM = ("/usr/", "/bin/", "/lib")  # every sandbox shows these
+# The same random numbers for each program, so that a program has one verdict.
+_COMMON = ("--random-seed=20230330",)
+# As few threads as there can be: a fork has none of the others.
+_FLAGS = (*_COMMON, "--single-threaded", "--v8-pool-size=1", "--no-flush-bytecode")
+_OPTIONAL = ("--disable-wasm-trap-handler",)  # else each WebAssembly.Memory reserves 10 GB
+
+
+@dataclasses.dataclass(frozen=True)
+class Tools:
+    """What the sandbox needs to know.
+
+    Attributes:
+      node: path of the interpreter.
+      folder: of our files, inside the cache.
+      addon: whether the fork server could be built; else `why` not.
+      flags: for node as a fork server. plain_flags: for node with one program.
+      modules: folders in which `require` looks for packages; relative to the cache, or absolute.
+      package: whether js-md5 is in one of them.
+    """
+
+    node: str
+    folder: str
+    addon: bool
+    why: str
+    flags: tuple[str, ...]
+    plain_flags: tuple[str, ...]
+    modules: tuple[str, ...]
+    package: bool
+
+    @staticmethod
+    def read(cache: str | pathlib.Path) -> Tools:
+        """What `build` left in `cache`."""
+        values = json.loads((pathlib.Path(cache) / "tools.json").read_text())
+        return Tools(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def find_node() -> str | None:
+    """Path of node, links resolved; Debian has called it nodejs."""
+    path = shutil.which("node") or shutil.which("nodejs")
+    return os.path.realpath(path) if path else None
+
+
+def node_version() -> tuple[str, bool]:
+    """Returns (version line or "", whether it is new enough)."""
+    node = find_node()
+    line = (node and version([node, "--version"])) or ""
+    major = line.lstrip("v").partition(".")[0]
+    return line, major.isdigit() and int(major) >= OLDEST
+
+
+def module_folders(cache: pathlib.Path | None) -> tuple[tuple[str, ...], bool]:
+    """Returns (folders for `require`, whether js-md5 is in one of them).
+
+    These are NODE_PATH, as the reference has it, and the first other place with js-md5.
+    """
+    folders = [x for x in os.environ.get("NODE_PATH", "").split(os.pathsep) if os.path.isdir(x)]
+    node = find_node()
+    others = [str(cache / "node_modules")] if cache else []
+    others += [f"{os.path.dirname(os.path.dirname(node))}/lib/node_modules"] if node else []
+    others += ["/usr/local/lib/node_modules", "/usr/lib/node_modules", "/usr/share/nodejs"]
+    for folder in [*folders, *others]:
+        if os.path.isfile(f"{folder}/js-md5/package.json"):
+            return tuple(dict.fromkeys(map(os.path.realpath, [*folders, folder]))), True
+    return tuple(map(os.path.realpath, folders)), False
+
+
+def mounts(cache: pathlib.Path) -> list[str]:
+    """Host paths of node and packages that no sandbox shows by itself."""
+    paths = [*module_folders(cache)[0]]
+    node = find_node()
+    if node:
+        prefix = os.path.dirname(os.path.dirname(node))
+        # An installation of its own, as nvm makes them; else nothing but the program.
+        paths.append(prefix if os.path.isdir(f"{prefix}/lib/node_modules") else node)
+    return [x for x in paths if not x.startswith((*_SYSTEM, os.path.realpath(cache)))]
+
+
+def build(cache: pathlib.Path) -> None:
+    """Builds the fork server and fetches js-md5, unless that was done before."""
+    from geex_jax import files
+
+    node = find_node()
+    if node is None:
+        return
+    if not module_folders(cache)[1]:
+        _install_package(cache)
+    modules, package = module_folders(cache)
+    own = os.path.realpath(cache / "node_modules")
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    sources = [NATIVE / x for x in ("node_zygote.c", "node_judge.js", "zygote.h")]
+    key = files.fingerprint(
+        node_version()[0], compiler or "", repr(_FLAGS), *(x.read_bytes() for x in sources)
+    )
+    folder = cache / f"node-{key}"
+    if not folder.is_dir():
+        _build_folder(folder, sources, compiler)
+    why = folder / "why"
+    files.write_json(cache / "tools.json", dataclasses.asdict(Tools(
+        node=node, folder=folder.name, addon=not why.exists(),
+        why=why.read_text() if why.exists() else "",
+        flags=accepted(node, _FLAGS + _OPTIONAL), plain_flags=accepted(node, _COMMON + _OPTIONAL),
+        modules=tuple("node_modules" if x == own else x for x in modules), package=package,
+    )))  # fmt: skip
+
+
+def _build_folder(
+    folder: pathlib.Path, sources: Sequence[pathlib.Path], compiler: str | None
+) -> None:
+    """Makes the folder whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".node-") as name:
+        new = pathlib.Path(name, "new")
+        new.mkdir()
+        shutil.copy(sources[1], new)
+        why = "no C compiler" if compiler is None else _compile(compiler, sources[0], new)
+        if why:
+            (new / "why").write_text(why)
+        if not folder.is_dir():
+            os.rename(new, folder)
+
+
+def _compile(compiler: str, source: pathlib.Path, folder: pathlib.Path) -> str:
+    """Builds the addon. Returns why not, or ""."""
+    command = [compiler, "-O2", "-shared", "-fPIC", "-o", f"{folder}/zygote.node", str(source),
+               "-ldl", "-pthread"]  # fmt: skip
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return "" if done.returncode == 0 else f"{compiler}: {done.stderr.strip()[:300]}"
+
+
+def accepted(node: str, flags: Sequence[str]) -> tuple[str, ...]:
+    """Those of `flags` that this node knows."""
+    try:
+        done = subprocess.run(
+            [node, "--help"], capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    # V8's own flags are not in that text; they have been there since long before node 16.
+    return tuple(x for x in flags if x not in _OPTIONAL or x in done.stdout)
+
+
+def _install_package(cache: pathlib.Path) -> None:
+    """Gets js-md5 by npm if it can; `Tools.package` says whether it is there."""
+    npm = shutil.which("npm")
+    if npm is None:
+        return
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".npm-") as name:
+        command = [npm, "install", "--prefix", name, "--ignore-scripts", "--no-audit",
+                   "--no-fund", "--no-save", PACKAGE]  # fmt: skip
+        try:
+            subprocess.run(command, capture_output=True, timeout=60, check=True, cwd=name)
+            os.rename(f"{name}/node_modules", cache / "node_modules")
+        except (OSError, subprocess.SubprocessError):
+            return
