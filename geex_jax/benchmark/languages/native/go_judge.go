@@ -19,36 +19,37 @@ var (
 )
 
 func init() {
-	var text [128]byte
-	size := 0
-	for size < len(text) {
-		n, err := syscall.Read(0, text[size:])
-		if err == syscall.EINTR {
-			continue
-		}
-		if n <= 0 || err != nil {
-			break
-		}
-		size += n
+	for i, into := range []*int{&index, &channel} {
+		*into = number(os.Args, i+1)
 	}
-	into := []*int{&index, &channel, &first, &second}
-	words := strings.Fields(string(text[:size]))
-	if len(words) != len(into) {
-		os.Stderr.WriteString("judge: no orders on standard input\n")
-		syscall.Exit(3)
+	pipe := number(os.Args, 3)
+	os.Args = os.Args[:1]
+	// The parts of the secret come through a pipe: once read, they are nowhere but here.
+	var text [64]byte
+	size, err := syscall.Read(pipe, text[:])
+	for err == syscall.EINTR {
+		size, err = syscall.Read(pipe, text[:])
 	}
-	for i, word := range words {
-		*into[i], _ = strconv.Atoi(word)
+	syscall.Close(pipe)
+	words := []string{}
+	if size > 0 {
+		words = strings.Fields(string(text[:size]))
 	}
-	text = [128]byte{}
-	// The program's standard input is empty, and it cannot seek back in ours.
-	syscall.Close(0)
-	if null, err := syscall.Open("/dev/null", syscall.O_RDONLY, 0); err == nil && null != 0 {
-		syscall.Dup3(null, 0, 0)
-		syscall.Close(null)
-	}
+	first, second = number(words, 0), number(words, 1)
+	text = [64]byte{}
 	// Not dumpable: /proc/self/mem belongs to root, so the program cannot read its own memory.
 	syscall.RawSyscall(syscall.SYS_PRCTL, syscall.PR_SET_DUMPABLE, 0, 0)
+}
+
+func number(words []string, i int) int {
+	if i < len(words) {
+		if value, err := strconv.Atoi(words[i]); err == nil {
+			return value
+		}
+	}
+	os.Stderr.WriteString("judge: it was not told what to do\n")
+	syscall.Exit(3)
+	return 0
 }
 
 // Index tells which program of the binary is to run.
