@@ -6,6 +6,8 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
+import shutil
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,9 @@ from geex_jax.benchmark.languages.types import (
 )
 
 if TYPE_CHECKING:
-    from geex_jax.benchmark.sandbox.jail import Finished, Jail
+    from geex_jax.benchmark.sandbox.finished import Channel, Finished
+    from geex_jax.benchmark.sandbox.helpers import Zygote
+    from geex_jax.benchmark.sandbox.jail import Jail
 
 # Packages that the reference imports for a completion that uses them, in its order.
 HELPERS = (
@@ -31,9 +35,10 @@ HELPERS = (
 _LARGE = 4 << 20  # bytes of a compiled program that is better linked alone
 _FAILED = r"(?m)^--- FAIL: "
 _MEMORY = (
-    r"(?m)^(fatal error: )?(runtime: )?(out of memory|cannot allocate|cannot map pages|"
-    r"failed to reserve|mmap: .*failed)|errno=12\b"
+    r"(?m)^(?:fatal error: (?:runtime: )?|runtime: )(?:out of memory|cannot allocate|cannot map|"
+    r"failed to reserve|mmap)|errno=12\b"
 )
+_TRACE = re.compile(rb"\n\n(?:goroutine \d|runtime stack:)|^PC=", re.MULTILINE)
 
 
 @dataclasses.dataclass
@@ -74,7 +79,8 @@ class Go(Language):
             return Toolchain({}, (("go", go_tools.INSTALL),))
         if go_tools.number(found) < go_tools.OLDEST:
             return Toolchain({"go": found}, (("go 1.18 or newer", "see https://go.dev/dl"),))
-        return Toolchain({"go": found})
+        advice = (("a C compiler", "sudo apt-get install gcc libc6-dev"),)
+        return Toolchain({"go": found}, advice=() if shutil.which("cc") else advice)
 
     def prepare(self, cache: pathlib.Path) -> None:
         """Compiles stand-ins for `testing` and testify, and finds the standard library's."""
@@ -113,7 +119,7 @@ class Go(Language):
     # In the sandbox ----------------------------------------------------------------------
 
     def start(self, jail: Jail) -> None:
-        """Reads what `prepare` wrote; nothing has to run between batches."""
+        """Reads what `prepare` wrote, and starts the fork server that starts the tools."""
         os.umask(0o022)  # compilers run as another user and read what is written here
         tools = go_tools.tools(jail.cache)
         self._tools = {x: f"{tools['folder']}/{x}" for x in ("compile", "link", "vet")}
@@ -123,6 +129,14 @@ class Go(Language):
             for x in ("packages", "own", "all")
         }
         self._root: str = tools["root"]
+        self._launcher: Zygote | None = None
+        if tools["launch"]:
+            try:
+                self._launcher = jail.zygote([tools["launch"]])
+                self._call(jail, ["/bin/true"], Limits(), {})
+            except Exception as error:
+                self._launcher = None
+                jail.warn(f"Go: every tool starts slower, its fork server fails: {error}")
 
     def judge(
         self, jail: Jail, programs: Sequence[Program], limits: Limits
@@ -165,7 +179,9 @@ class Go(Language):
             for one in group:
                 yield one.index, self._run(jail, one, limits, f"{folder}/run")
         elif len(group) == 1:
-            yield group[0].index, _not_compiled(failed, group[0].cpu_seconds)
+            verdict = _not_compiled(failed, group[0].cpu_seconds)
+            verdict.message = verdict.message.replace(f"{group[0].path}.", "")
+            yield group[0].index, verdict
         else:
             middle = len(group) // 2
             yield from self._finish(jail, group[:middle], limits)
@@ -194,11 +210,18 @@ class Go(Language):
         return None, cpu
 
     def _run(self, jail: Jail, one: _Compiled, limits: Limits, binary: str) -> Verdict:
-        channel = jail.channel(late=True)
-        run = jail.run(
-            [binary, str(one.index), str(channel.fd), str(channel.parts_fd)],
-            limits=limits, channel=channel, env={"GOMAXPROCS": "1", "GOTRACEBACK": "none"},
-        )  # fmt: skip
+        channel = jail.channel()
+        reader, writer = os.pipe()
+        try:
+            os.write(writer, b"%d %d" % (channel.first, channel.second))
+            os.close(writer)
+            run = self._call(
+                jail, [binary, str(one.index), str(channel.fd), str(channel.parts_fd)], limits,
+                {"GOMAXPROCS": "1", "GOTRACEBACK": "none"}, channel=channel, reader=reader,
+            )  # fmt: skip
+        finally:
+            os.close(reader)
+        run.stderr = _TRACE.split(run.stderr, 1)[0]
         verdict = verdict_of_run(
             run, assertion=_FAILED, memory=_MEMORY, compile_seconds=one.cpu_seconds
         )
@@ -230,9 +253,33 @@ class Go(Language):
         """Runs a tool of Go's in `folder`: single-threaded, and without collecting garbage."""
         env = {"GOROOT": self._root, "GOMAXPROCS": "1", "GOGC": "off",
                "GOMEMLIMIT": str(limits.memory_bytes)}  # fmt: skip
-        return jail.run(
-            [self._tools[name], *arguments], limits=limits, compiling=True, cwd=folder, env=env
-        )
+        return self._call(jail, [self._tools[name], *arguments], limits, env, folder)
+
+    def _call(
+        self, jail: Jail, argv: Sequence[str], limits: Limits, env: dict[str, str],
+        folder: str = "", channel: Channel | None = None, reader: int = -1,
+    ) -> Finished:  # fmt: skip
+        """Runs a tool in `folder`, or without one a program in its /tmp.
+
+        Args:
+          jail: where.
+          argv, limits, env, channel: as of `jail.run`.
+          folder: see above.
+          reader: gets the number `channel.parts_fd` in the program.
+        """
+        number = channel.parts_fd if channel else -1
+        if self._launcher is None:
+            return jail.run(
+                argv, limits=limits, compiling=bool(folder), cwd=folder or None, env=env,
+                channel=channel, descriptors={number: reader} if channel else None,
+            )  # fmt: skip
+        cwd = folder or jail.tmp
+        env = {"PATH": "/usr/bin:/bin", "HOME": cwd, "LANG": "C.UTF-8", **env}
+        words = [cwd, str(number), str(len(argv)), *argv, *(f"{k}={v}" for k, v in env.items())]
+        return self._launcher.run(
+            "".join(f"{word}\0" for word in words).encode(), [reader] if channel else [],
+            limits=limits, compiling=bool(folder), channel=channel, may_exec=True,
+        )  # fmt: skip
 
 
 def _folder(jail: Jail, name: str, mode: int) -> str:

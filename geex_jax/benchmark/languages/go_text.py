@@ -10,14 +10,17 @@ _COMMENT_OR_LITERAL = re.compile(
     r"|\"(?:\\.|[^\"\\\n])*\"?|`[^`]*(?:`|\Z)|'(?:\\.|[^'\\\n])*'?",
     re.DOTALL,
 )
-_DECLARATION = r"\b(?:func|type|const|var)\b"
+_IMPORT = re.compile(r'\bimport\s?(\([^)]*\)?|(?:[\w.]+\s?)?"\d+")')
+_TEST = re.compile(r"\bfunc\s+(Test\w*)\s*\(")
 # Packages whose start does nothing that programs linked beside this one could notice.
-_HARMLESS = frozenset(
-    """bufio bytes cmp container/heap container/list container/ring crypto/md5 crypto/sha1
-    crypto/sha256 encoding/hex errors fmt github.com/stretchr/testify/assert io iter maps math
-    math/big math/bits math/cmplx math/rand math/rand/v2 os reflect regexp runtime slices sort
-    strconv strings sync sync/atomic testing time unicode unicode/utf16 unicode/utf8""".split()
-)
+_HARMLESS = frozenset((
+    "bufio", "bytes", "cmp", "container/heap", "container/list", "container/ring", "crypto/md5",
+    "crypto/sha1", "crypto/sha256", "encoding/hex", "errors", "fmt",
+    "github.com/stretchr/testify/assert", "io", "iter", "maps", "math", "math/big", "math/bits",
+    "math/cmplx", "math/rand", "math/rand/v2", "os", "reflect", "regexp", "runtime", "slices",
+    "sort", "strconv", "strings", "sync", "sync/atomic", "testing", "time", "unicode",
+    "unicode/utf16", "unicode/utf8",
+))  # fmt: skip
 # With these a program can read the judge's secret out of its own memory.
 _MEMORY = frozenset(("C", "plugin", "runtime/cgo", "runtime/debug", "syscall", "unsafe"))
 # Whoever declares these anew decides what `assert.Equal(true, ...)` means.
@@ -97,15 +100,16 @@ def top_level(text: str) -> str:
 def look(text: str) -> Shape:
     """Looks at a whole program."""
     code, literals = bare(text)
+    # Short runs of white space: no expression below can take long then.
+    code = re.sub(r"\s+", lambda run: "\n" if "\n" in run[0] else " ", code)
     top = top_level(code)
-    first = re.search(_DECLARATION, top)
-    numbers = re.findall(r'"(\d+)"', top[: first.start()] if first else top)
-    imports = {literals[int(n)].strip('"`') for n in numbers}
-    tests = [
-        name for name in re.findall(r"\bfunc\s+(Test\w*)\s*\(", top) if not name[4:5].islower()
-    ]
+    numbers = re.findall(r'"(\d+)"', " ".join(_IMPORT.findall(top)))
+    imports = {literals[int(n)][1:-1] for n in numbers}
+    tests = [name for name in _TEST.findall(top) if not name[4:5].islower()]
     refused = ""
-    if imports & _MEMORY:
+    if any("\\" in x for x in imports):
+        refused = "spells an import path with escapes"
+    elif imports & _MEMORY:
         refused = f"imports {min(imports & _MEMORY)}, which can read the judge's memory"
     elif again := _REDECLARED.search(top):
         refused = f"declares {again[1] or again[2]} anew"

@@ -291,30 +291,33 @@ func ElementsMatch(t TestingT, listA, listB any, message ...any) bool {
 	return check(t, same, message, "elements differ: %s and %s", listA, listB)
 }
 
-func float(value any) float64 {
+func float(value any) (number float64, ok bool) {
 	switch v := reflect.ValueOf(value); v.Kind() {
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
-		return float64(v.Int())
+		return float64(v.Int()), true
 	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
-		return float64(v.Uint())
+		return float64(v.Uint()), true
 	case reflect.Float32, reflect.Float64:
-		return v.Float()
+		return v.Float(), true
 	}
-	return math.NaN()
+	return 0, false
 }
 
 // InDelta asserts that two numbers are within delta of each other.
 func InDelta(t TestingT, expected, actual any, delta float64, message ...any) bool {
-	exp, act := float(expected), float(actual)
-	close := math.Abs(exp-act) <= delta || math.IsNaN(exp) && math.IsNaN(act)
-	return check(t, close, message, "Max difference between %s and %s allowed is %s",
-		expected, actual, delta)
+	exp, isNumber := float(expected)
+	act, areNumbers := float(actual)
+	near := math.Abs(exp-act) <= delta || math.IsNaN(exp) && math.IsNaN(act)
+	return check(t, isNumber && areNumbers && near, message,
+		"Max difference between %s and %s allowed is %s", expected, actual, delta)
 }
 
 // InEpsilon asserts that the relative error of a number is at most epsilon.
 func InEpsilon(t TestingT, expected, actual any, epsilon float64, message ...any) bool {
-	exp, act := float(expected), float(actual)
-	return check(t, exp != 0 && math.Abs(exp-act)/math.Abs(exp) <= epsilon, message,
+	exp, isNumber := float(expected)
+	act, areNumbers := float(actual)
+	near := exp != 0 && math.Abs(exp-act)/math.Abs(exp) <= epsilon
+	return check(t, isNumber && areNumbers && near, message,
 		"Relative error is too high: %s and %s, allowed %s", expected, actual, epsilon)
 }
 
