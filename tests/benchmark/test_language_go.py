@@ -146,6 +146,19 @@ def test_what_could_reach_the_secret_or_the_tests_is_refused(text):
     assert not go_text.look(f'package main\n// import "unsafe"\n{fine}').refused
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["a == 1 || a == 1", "string(i)", "(string)(i)", "type S string", "type S = string",
+     'fmt.Printf("%d", "x")', 't.Errorf("%d", "x")', 'log.Print("%d")', "if F == nil {",
+     "nil != F", "x.(io.Reader)", "switch x.(type) {", "errors.As(err, 1)",
+     "x = atomic.AddInt32(&x, 1)", "\n//go:build linux", "\n// +build linux",
+     "func ExampleNo() {}", "func Testing(t *testing.T) {}"],
+)  # fmt: skip
+def test_vet_is_asked_where_it_could_have_something_to_say(text):
+    assert go_text.look(f'package main\nimport "fmt"\n{text}\n').vet
+    assert not go_text.look('package main\n// a || b\nfunc f() { s += "string(1) && x" }').vet
+
+
 def test_looking_takes_no_time_on_hostile_texts():
     for text in ("/*" * 60_000, '"' * 90_000, "const (\n" * 15_000, "string" + " " * 150_000,
                  "const (" + "\n" * 150_000, "import" + " (" * 30_000, "a," * 60_000,

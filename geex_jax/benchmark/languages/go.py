@@ -307,5 +307,5 @@ def _main(group: Sequence[_Compiled]) -> str:
 
 
 def _not_compiled(run: Finished, cpu_seconds: float) -> Verdict:
-    text = head(run.stdout + run.stderr) or run.timed_out or run.how
+    text = run.timed_out or head(run.stdout + run.stderr) or run.how
     return Verdict(Outcome.COMPILE_ERROR, text, 0.0, cpu_seconds)

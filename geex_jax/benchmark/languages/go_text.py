@@ -33,11 +33,12 @@ _REDECLARED = re.compile(
     rf"|\b(?:type|const|var)\s*\((?:[^()]*[\n;(])??\s*(?:\w+\s*,\s*)*({_PREDECLARED})\b"
 )
 # Each of vet's analyzers that `go test` runs needs one of these to have something to say:
-# bool; stringintconv; printf; nilfunc; ifaceassert; errorsas; atomic; directives and tags.
+# bool; stringintconv; printf, errorsas, atomic; nilfunc; ifaceassert; tests; directives, tags.
 _VET = re.compile(
     r"&&|\|\||\bstring\b\s*\)?\s*\(|=\s*string\b|\btype\s+\w+\s+string\b"
     r"|\b(?:fmt|log|errors|atomic)\s*\.|\.\s*(?:Error|Fatal|Log|Skip|Panic|Print)(?:f|ln)?\s*\("
     r"|[!=]=\s*nil\b|\bnil\s*[!=]=|\.\s*\("
+    r"|\bfunc (?:Test[a-z]|Benchmark|Example|Fuzz)"
 )
 _DIRECTIVE = re.compile(r"//\s*(?:go:|\+build)|/\*line|^//line", re.MULTILINE)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -9,6 +11,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 from geex_jax.benchmark.languages.base import NATIVE
@@ -64,30 +67,39 @@ def prepare(cache: pathlib.Path) -> None:
     compiler = shutil.which("cc") or ""
     stamp = f"{status.st_size} {status.st_mtime_ns} {compiler}"
     name = f"go-{fingerprint(real, stamp, *sources)}"
-    if not (cache / name).is_dir():
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".go-") as temporary:
-            made = pathlib.Path(temporary) / name
-            made.mkdir()
-            try:
-                _build(go, made, pathlib.Path(temporary))
-                if compiler:
-                    _build_launcher(compiler, made / "launch")
-            except subprocess.CalledProcessError as error:
-                what = (error.stderr or error.stdout or str(error)).strip().splitlines()
-                raise GeexError(
-                    f"{go} cannot compile the judge's packages: {what[-1] if what else error}",
-                    "check it with 'go build std', or install another Go",
-                ) from None
-            # Cover what the umask took away: another user reads this inside the sandbox.
-            for path in (made, *made.rglob("*")):
-                path.chmod(0o755 if path.is_dir() or path.name == "launch" else 0o644)
-            try:
-                os.rename(made, cache / name)
-            except OSError:
-                if not (cache / name).is_dir():
-                    raise  # else another process was quicker
+    with _locked(cache / ".lock"):
+        if not (cache / name).is_dir():
+            _make(go, compiler, cache, name)
     with atomic_write(cache / "current") as file:
         file.write(name)
+
+
+@contextlib.contextmanager
+def _locked(path: pathlib.Path) -> Iterator[None]:
+    """Several workers start at once; one of them builds."""
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _make(go: str, compiler: str, cache: pathlib.Path, name: str) -> None:
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".go-") as temporary:
+        made = pathlib.Path(temporary) / name
+        made.mkdir()
+        try:
+            _build(go, made, pathlib.Path(temporary))
+            if compiler:
+                _build_launcher(compiler, made / "launch")
+        except subprocess.CalledProcessError as error:
+            what = (error.stderr or error.stdout or str(error)).strip().splitlines()
+            raise GeexError(
+                f"{go} cannot compile the judge's packages: {what[-1] if what else error}",
+                "check it with 'go build std', or install another Go",
+            ) from None
+        # Cover what the umask took away: another user reads this inside the sandbox.
+        for path in (made, *made.rglob("*")):
+            path.chmod(0o755 if path.is_dir() or path.name == "launch" else 0o644)
+        os.rename(made, cache / name)
 
 
 def tools(cache: str | pathlib.Path) -> dict[str, Any]:
