@@ -121,7 +121,7 @@ def test_shape_sees_what_stands_at_the_top_level():
         "func (x S) TestMethod(t *testing.T) {}\nfunc Testing() {}\nfunc Test_it(t *testing.T) {\n"
         "  var x = `}}} func TestNo(`\n}\nfunc TestTwo(t *testing.T) {}\n"
     )
-    assert shape == go_text.Shape(("Test_it", "TestTwo"), alone=False, refused="", vet=False)
+    assert shape == go_text.Shape(("Test_it", "TestTwo"), alone=False, refused="", vet=True)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,8 @@ def prepare(cache: pathlib.Path) -> None:
         raise GeexError("Go is not installed", INSTALL)
     real = os.path.realpath(go)
     status = os.stat(real)
-    sources = [path.read_bytes() for path in (*sorted(NATIVE.glob("go_*.go")), *_LAUNCHER)]
+    own = (pathlib.Path(__file__), *sorted(NATIVE.glob("go_*.go")), *_LAUNCHER)
+    sources = [path.read_bytes() for path in own]
     compiler = shutil.which("cc") or ""
     stamp = f"{status.st_size} {status.st_mtime_ns} {compiler}"
     name = f"go-{fingerprint(real, stamp, *sources)}"
