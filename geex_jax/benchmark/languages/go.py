@@ -7,7 +7,6 @@ import json
 import os
 import pathlib
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +22,7 @@ from geex_jax.benchmark.languages.types import (
 )
 
 if TYPE_CHECKING:
-    from geex_jax.benchmark.sandbox.finished import Channel, Finished
-    from geex_jax.benchmark.sandbox.helpers import Zygote
+    from geex_jax.benchmark.sandbox.finished import Finished
     from geex_jax.benchmark.sandbox.jail import Jail
 
 # Packages that the reference imports for a completion that uses them, in its order.
@@ -79,8 +77,7 @@ class Go(Language):
             return Toolchain({}, (("go", go_tools.INSTALL),))
         if go_tools.number(found) < go_tools.OLDEST:
             return Toolchain({"go": found}, (("go 1.18 or newer", "see https://go.dev/dl"),))
-        advice = (("a C compiler", "sudo apt-get install gcc libc6-dev"),)
-        return Toolchain({"go": found}, advice=() if shutil.which("cc") else advice)
+        return Toolchain({"go": found})
 
     def prepare(self, cache: pathlib.Path) -> None:
         """Compiles stand-ins for `testing` and testify, and finds the standard library's."""
@@ -119,7 +116,7 @@ class Go(Language):
     # In the sandbox ----------------------------------------------------------------------
 
     def start(self, jail: Jail) -> None:
-        """Reads what `prepare` wrote, and starts the fork server that starts the tools."""
+        """Reads what `prepare` wrote; nothing has to run between batches."""
         os.umask(0o022)  # compilers run as another user and read what is written here
         tools = go_tools.tools(jail.cache)
         self._tools = {x: f"{tools['folder']}/{x}" for x in ("compile", "link", "vet")}
@@ -129,14 +126,6 @@ class Go(Language):
             for x in ("packages", "own", "all")
         }
         self._root: str = tools["root"]
-        self._launcher: Zygote | None = None
-        if tools["launch"]:
-            try:
-                self._launcher = jail.zygote([tools["launch"]])
-                self._call(jail, ["/bin/true"], Limits(), {})
-            except Exception as error:
-                self._launcher = None
-                jail.warn(f"Go: every tool starts slower, its fork server fails: {error}")
 
     def judge(
         self, jail: Jail, programs: Sequence[Program], limits: Limits
@@ -210,17 +199,11 @@ class Go(Language):
         return None, cpu
 
     def _run(self, jail: Jail, one: _Compiled, limits: Limits, binary: str) -> Verdict:
-        channel = jail.channel()
-        reader, writer = os.pipe()
-        try:
-            os.write(writer, b"%d %d" % (channel.first, channel.second))
-            os.close(writer)
-            run = self._call(
-                jail, [binary, str(one.index), str(channel.fd), str(channel.parts_fd)], limits,
-                {"GOMAXPROCS": "1", "GOTRACEBACK": "none"}, channel=channel, reader=reader,
-            )  # fmt: skip
-        finally:
-            os.close(reader)
+        channel = jail.channel(late=True)
+        run = jail.run(
+            [binary, str(one.index), str(channel.fd), str(channel.parts_fd)],
+            limits=limits, channel=channel, env={"GOMAXPROCS": "1", "GOTRACEBACK": "none"},
+        )  # fmt: skip
         run.stderr = _TRACE.split(run.stderr, 1)[0]
         verdict = verdict_of_run(
             run, assertion=_FAILED, memory=_MEMORY, compile_seconds=one.cpu_seconds
@@ -253,33 +236,9 @@ class Go(Language):
         """Runs a tool of Go's in `folder`: single-threaded, and without collecting garbage."""
         env = {"GOROOT": self._root, "GOMAXPROCS": "1", "GOGC": "off",
                "GOMEMLIMIT": str(limits.memory_bytes)}  # fmt: skip
-        return self._call(jail, [self._tools[name], *arguments], limits, env, folder)
-
-    def _call(
-        self, jail: Jail, argv: Sequence[str], limits: Limits, env: dict[str, str],
-        folder: str = "", channel: Channel | None = None, reader: int = -1,
-    ) -> Finished:  # fmt: skip
-        """Runs a tool in `folder`, or without one a program in its /tmp.
-
-        Args:
-          jail: where.
-          argv, limits, env, channel: as of `jail.run`.
-          folder: see above.
-          reader: gets the number `channel.parts_fd` in the program.
-        """
-        number = channel.parts_fd if channel else -1
-        if self._launcher is None:
-            return jail.run(
-                argv, limits=limits, compiling=bool(folder), cwd=folder or None, env=env,
-                channel=channel, descriptors={number: reader} if channel else None,
-            )  # fmt: skip
-        cwd = folder or jail.tmp
-        env = {"PATH": "/usr/bin:/bin", "HOME": cwd, "LANG": "C.UTF-8", **env}
-        words = [cwd, str(number), str(len(argv)), *argv, *(f"{k}={v}" for k, v in env.items())]
-        return self._launcher.run(
-            "".join(f"{word}\0" for word in words).encode(), [reader] if channel else [],
-            limits=limits, compiling=bool(folder), channel=channel, may_exec=True,
-        )  # fmt: skip
+        return jail.run(
+            [self._tools[name], *arguments], limits=limits, compiling=True, cwd=folder, env=env
+        )
 
 
 def _folder(jail: Jail, name: str, mode: int) -> str:

@@ -21,8 +21,9 @@ _HARMLESS = frozenset((
     "sort", "strconv", "strings", "sync", "sync/atomic", "testing", "time", "unicode",
     "unicode/utf16", "unicode/utf8",
 ))  # fmt: skip
-# With these a program can read the judge's secret out of its own memory.
-_MEMORY = frozenset(("C", "plugin", "runtime/cgo", "runtime/debug", "syscall", "unsafe"))
+# What takes addresses as numbers: a program could read the judge's secret out of its own memory.
+_MEMORY = frozenset(("C", "plugin", "runtime/cgo", "unsafe"))
+_CALLS = re.compile(r"\b\w*(?:Syscall|WriteHeapDump)")
 # Whoever declares these anew decides what `assert.Equal(true, ...)` means.
 _PREDECLARED = (
     "true|false|nil|iota|bool|string|byte|rune|error|int|int8|int16|int32|int64|uint|uint8|"
@@ -112,6 +113,8 @@ def look(text: str) -> Shape:
         refused = "spells an import path with escapes"
     elif imports & _MEMORY:
         refused = f"imports {min(imports & _MEMORY)}, which can read the judge's memory"
+    elif imports & {"syscall", "runtime/debug"} and (call := _CALLS.search(code)):
+        refused = f"uses {call[0]}, which can read the judge's memory"
     elif again := _REDECLARED.search(top):
         refused = f"declares {again[1] or again[2]} anew"
     alone = (

@@ -35,7 +35,6 @@ _PACKAGES = frozenset((
 ))  # fmt: skip
 _ANALYZERS = ("atomic", "bool", "buildtags", "directive", "errorsas", "ifaceassert", "nilfunc",
               "printf", "stringintconv", "tests")  # fmt: skip
-_LAUNCHER = (NATIVE / "launch.c", NATIVE / "zygote.h")
 _SINCE = {"directive": (1, 21), "tests": (1, 24)}  # when `go test` began to run them
 
 
@@ -63,16 +62,17 @@ def prepare(cache: pathlib.Path) -> None:
         raise GeexError("Go is not installed", INSTALL)
     real = os.path.realpath(go)
     status = os.stat(real)
-    own = (pathlib.Path(__file__), *sorted(NATIVE.glob("go_*.go")), *_LAUNCHER)
+    own = (pathlib.Path(__file__), *sorted(NATIVE.glob("go_*.go")))
     sources = [path.read_bytes() for path in own]
-    compiler = shutil.which("cc") or ""
-    stamp = f"{status.st_size} {status.st_mtime_ns} {compiler}"
+    stamp = f"{status.st_size} {status.st_mtime_ns}"
     name = f"go-{fingerprint(real, stamp, *sources)}"
     with _locked(cache / ".lock"):
         if not (cache / name).is_dir():
-            _make(go, compiler, cache, name)
-    with atomic_write(cache / "current") as file:
-        file.write(name)
+            _make(go, cache, name)
+        current = cache / "current"
+        if not current.exists() or current.read_text() != name:
+            with atomic_write(current) as file:
+                file.write(name)
 
 
 @contextlib.contextmanager
@@ -83,14 +83,12 @@ def _locked(path: pathlib.Path) -> Iterator[None]:
         yield
 
 
-def _make(go: str, compiler: str, cache: pathlib.Path, name: str) -> None:
+def _make(go: str, cache: pathlib.Path, name: str) -> None:
     with tempfile.TemporaryDirectory(dir=cache, prefix=".go-") as temporary:
         made = pathlib.Path(temporary) / name
         made.mkdir()
         try:
             _build(go, made, pathlib.Path(temporary))
-            if compiler:
-                _build_launcher(compiler, made / "launch")
         except subprocess.CalledProcessError as error:
             what = (error.stderr or error.stdout or str(error)).strip().splitlines()
             raise GeexError(
@@ -99,7 +97,7 @@ def _make(go: str, compiler: str, cache: pathlib.Path, name: str) -> None:
             ) from None
         # Cover what the umask took away: another user reads this inside the sandbox.
         for path in (made, *made.rglob("*")):
-            path.chmod(0o755 if path.is_dir() or path.name == "launch" else 0o644)
+            path.chmod(0o755 if path.is_dir() else 0o644)
         os.rename(made, cache / name)
 
 
@@ -110,12 +108,9 @@ def tools(cache: str | pathlib.Path) -> dict[str, Any]:
       root: GOROOT. folder: GOTOOLDIR. vet: its flags. packages: import path -> compiled file,
       of what programs may import; own: the same of what only the runner may; all: both and
       all that they need. Files of the cache are relative to it.
-      launch: path of the fork server, or "" where there is no C compiler.
     """
     folder = pathlib.Path(cache) / (pathlib.Path(cache) / "current").read_text()
-    launch = folder / "launch"
-    found = json.loads((folder / "tools.json").read_text())
-    return found | {"launch": str(launch) if launch.exists() else ""}
+    return json.loads((folder / "tools.json").read_text())
 
 
 def _run(*command: str, env: dict[str, str], cwd: pathlib.Path) -> str:
@@ -171,15 +166,6 @@ def _build(go: str, made: pathlib.Path, temporary: pathlib.Path) -> None:
         "root": root, "folder": folder, "version": version, "vet": vet, "packages": packages,
         "own": {x: own[x] for x in ("judge", "testing")}, "all": every,
     })  # fmt: skip
-
-
-def _build_launcher(compiler: str, target: pathlib.Path) -> None:
-    """Compiles it if that works; it only makes things faster. A static one forks cheaper."""
-    for options in (["-static"], []):
-        command = [compiler, "-O1", *options, "-o", str(target), str(_LAUNCHER[0])]
-        if subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL).returncode == 0:
-            return
-        target.unlink(missing_ok=True)
 
 
 def import_table(files: dict[str, Any], path: str | pathlib.Path) -> str:
