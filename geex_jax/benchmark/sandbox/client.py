@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import importlib.util
 import json
 import os
@@ -61,7 +63,8 @@ class Sandbox:
         self._unsafe, self._debug = unsafe, debug
         folder = cache / language.name
         folder.mkdir(parents=True, exist_ok=True)
-        language.prepare(folder)
+        with _alone(folder):
+            language.prepare(folder)
         self._folder = folder
         self._spawn = native.build("spawn.c", cache / "sandbox")
         self._temporary: list[str] = []
@@ -230,6 +233,14 @@ class Sandbox:
         if not line:
             raise SandboxDied("it ended without a word")
         return json.loads(line)
+
+
+@contextlib.contextmanager
+def _alone(folder: pathlib.Path) -> Iterator[None]:
+    """Helpers are built by one thread of one process at a time; the others find them built."""
+    with open(folder / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def seccomp_works() -> bool:
