@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
 import pathlib
@@ -11,7 +9,6 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from typing import Any
 
 from geex_jax.benchmark.languages.base import NATIVE
@@ -66,21 +63,12 @@ def prepare(cache: pathlib.Path) -> None:
     sources = [path.read_bytes() for path in own]
     stamp = f"{status.st_size} {status.st_mtime_ns}"
     name = f"go-{fingerprint(real, stamp, *sources)}"
-    with _locked(cache / ".lock"):
-        if not (cache / name).is_dir():
-            _make(go, cache, name)
-        current = cache / "current"
-        if not current.exists() or current.read_text() != name:
-            with atomic_write(current) as file:
-                file.write(name)
-
-
-@contextlib.contextmanager
-def _locked(path: pathlib.Path) -> Iterator[None]:
-    """Several workers start at once; one of them builds."""
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    if not (cache / name).is_dir():
+        _make(go, cache, name)
+    current = cache / "current"
+    if not current.exists() or current.read_text() != name:
+        with atomic_write(current) as file:
+            file.write(name)
 
 
 def _make(go: str, cache: pathlib.Path, name: str) -> None:

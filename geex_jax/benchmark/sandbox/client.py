@@ -11,6 +11,7 @@ import os
 import pathlib
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -238,9 +239,15 @@ class Sandbox:
 @contextlib.contextmanager
 def _alone(folder: pathlib.Path) -> Iterator[None]:
     """Helpers are built by one thread of one process at a time; the others find them built."""
-    with open(folder / ".lock", "w") as file:
+    with open(folder / ".building", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+    if os.geteuid() == 0:  # the users inside are not root: a strict umask would shut them out
+        for path in (folder, *folder.rglob("*")):
+            mode = path.lstat().st_mode
+            wanted = mode | (0o055 if stat.S_ISDIR(mode) or mode & 0o100 else 0o044)
+            if wanted != mode and not stat.S_ISLNK(mode):
+                path.chmod(wanted)
 
 
 def seccomp_works() -> bool:

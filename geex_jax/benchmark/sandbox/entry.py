@@ -23,6 +23,7 @@ def main(descriptor: int) -> None:
     Args:
       descriptor: of the socket.
     """
+    os.umask(0o022)
     control = socket.socket(fileno=descriptor)
     stream = control.makefile("rb")
     settings = json.loads(stream.readline())
