@@ -39,6 +39,8 @@ class Reference:
 
     def __init__(self, language: str, folder: pathlib.Path, helpers: pathlib.Path):
         self.language, self.folder, self.helpers = language, folder, helpers
+        if language == "python":  # the evaluator has it, so its forks need not import it
+            import numpy  # noqa: F401
         folder.mkdir(parents=True, exist_ok=True)
 
     def judge(self, programs: Sequence[Program], workers: int) -> tuple[list[bool], float, float]:
