@@ -1,0 +1,12 @@
+"""The embedded benchmark: parallel tasks in six languages, as many as wanted, from a seed.
+
+A task is a small composition of primitives on numbers, texts, lists and maps. It is written down
+as a description, a declaration, a solution and tests in Python, C++, Java, JavaScript, Go and
+Rust, in the very format of HumanEval-X. Compositions are split into train and held-out ones.
+"""
+
+from geex_jax.benchmark.embedded.compose import LEVELS
+from geex_jax.benchmark.embedded.emit import BACKENDS
+from geex_jax.benchmark.embedded.tasks import SPLITS, Task, generate
+
+__all__ = ["BACKENDS", "LEVELS", "SPLITS", "Task", "generate"]
