@@ -6,7 +6,16 @@ Rust, in the very format of HumanEval-X. Compositions are split into train and h
 """
 
 from geex_jax.benchmark.embedded.compose import LEVELS
-from geex_jax.benchmark.embedded.emit import BACKENDS
-from geex_jax.benchmark.embedded.tasks import SPLITS, Task, generate
+from geex_jax.benchmark.embedded.corpus import training_text, write_benchmark, write_corpus
+from geex_jax.benchmark.embedded.tasks import SPLITS, Task, generate, mixture
 
-__all__ = ["BACKENDS", "LEVELS", "SPLITS", "Task", "generate"]
+__all__ = [
+    "LEVELS",
+    "SPLITS",
+    "Task",
+    "generate",
+    "mixture",
+    "training_text",
+    "write_benchmark",
+    "write_corpus",
+]

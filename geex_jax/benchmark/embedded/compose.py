@@ -12,7 +12,6 @@ from geex_jax.benchmark.embedded.inputs import Domain
 from geex_jax.benchmark.embedded.operations import (
     BOOL,
     COUNTS,
-    INPUT_KINDS,
     INT,
     NUMBERS,
     OPERATIONS,
@@ -124,9 +123,7 @@ class _Drawing:
         choices = [
             (o, o.weight)
             for o in OPERATIONS.values()
-            if o.sources == (node.kind,)
-            and o.level <= self.level
-            and (last or o.target != BOOL)
+            if o.sources == (node.kind,) and o.level <= self.level and (last or o.target != BOOL)
         ]
         operation: Operation = self.draw.weighted(choices)
         function = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from geex_jax.benchmark.embedded import phrases
 from geex_jax.benchmark.embedded.draw import Draw
 from geex_jax.benchmark.embedded.functions import FUNCTIONS, Arg, Constant, Lambda
 from geex_jax.benchmark.embedded.operations import (
@@ -50,22 +51,22 @@ class English:
             if arg.is_input:
                 continue
             sentences += [f"start with {self.names[_source(arg)]}", *self._steps(arg)]
-            if arg.operation.give:
+            if phrases.says(arg.key):
                 sentences.append(f"let {name} be {self._give(arg)}")
             else:
                 sentences += [self._do(arg), f"let {name} be the {NOUNS[arg.kind]}"]
         return sentences
 
     def _last(self, node: Node) -> str:
-        if node.operation.give:
+        if phrases.says(node.key):
             return f"return {self._give(node)}"
         return f"{self._do(node)} and return the {NOUNS[node.kind]}"
 
     def _do(self, node: Node) -> str:
-        return self._fill(node, self._pick(node.operation.do or node.operation.give))
+        return self._fill(node, self._pick(phrases.do(node.key)))
 
     def _give(self, node: Node) -> str:
-        return self._fill(node, self._pick(node.operation.give or node.operation.do))
+        return self._fill(node, self._pick(phrases.give(node.key)))
 
     def _fill(self, node: Node, phrase: str) -> str:
         words = {}
@@ -77,9 +78,9 @@ class English:
         if len(node.args) == 2:
             for letter, name, arg in zip("ab", _BRANCHES, node.args, strict=True):
                 words[letter] = self._name(arg) if arg.is_input else name
-        if phrase.startswith("{f:"):
+        if phrase.startswith("{it: "):
             assert node.function is not None
-            return self._imperative(node.function, phrase[3:-1])
+            return self._imperative(node.function, phrase[5:-1])
         return phrase.format(**words)
 
     def _predicate(self, function: Lambda) -> str:
@@ -118,8 +119,8 @@ class English:
         assert isinstance(index, int)
         return self.names[index]
 
-    def _pick(self, phrases: tuple[str, ...]) -> str:
-        return self.draw.pick(phrases) if self.draw else phrases[0]
+    def _pick(self, choices: tuple[str, ...]) -> str:
+        return self.draw.pick(choices) if self.draw else choices[0]
 
 
 def _singular(predicate: str) -> str:

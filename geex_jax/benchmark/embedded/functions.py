@@ -138,12 +138,12 @@ class Lambda:
 
     @property
     def source(self) -> str:
-        """"int", "word" or "char"."""
+        """ "int", "word" or "char"."""
         return self.parts[0].source if self.parts else FUNCTIONS[self.name].source
 
     @property
     def target(self) -> str:
-        """"bool", "int" or "word"."""
+        """ "bool", "int" or "word"."""
         return self.parts[-1].target if self.parts else FUNCTIONS[self.name].target
 
     def bind(self, inputs: Sequence[Any]) -> Callable[[Any], Any]:

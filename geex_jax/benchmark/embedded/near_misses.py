@@ -16,7 +16,7 @@ from geex_jax.benchmark.embedded.trees import Columns, Node
 
 POOL = 40
 LEAST_TESTS, MOST_TESTS = 5, 8
-_LETTER_AFTER = {a: b for a, b in zip("aeionrst-, ", "eionrsta,-;", strict=True)}
+_LETTER_AFTER = dict(zip("aeionrst-, ", "eionrsta,-;", strict=True))
 
 
 def shorter(node: Node) -> Iterator[Node]:

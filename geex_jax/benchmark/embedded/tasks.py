@@ -18,7 +18,7 @@ from geex_jax.errors import GeexError, did_you_mean
 
 SPLITS = ("train", "held-out")
 PLAIN_LEVELS = 2  # up to here one phrase for each primitive, and names that say what is done
-STALE = 3000  # draws without a new task after which tasks may come again with other examples
+STALE = 300  # draws without a new task after which tasks may come again with other examples
 _NAMES = {NUMBERS: ("numbers", "others"), WORDS: ("words", "others"), TEXT: ("text", "other"),
           INT: ("n", "m"), COUNTS: ("scores", "others")}  # fmt: skip
 _VERBS = ("solve", "compute", "process", "evaluate", "build", "derive")
@@ -43,7 +43,7 @@ class Task:
 
     @functools.cached_property
     def rows(self) -> dict[str, Row]:
-        """Language ("python", "cpp", "java", "js", "go", "rust") to a row of HumanEval-X."""
+        """Language ("python", "cpp", ...; as in BACKENDS) to a row of HumanEval-X."""
         return {name: backend.row(self.problem) for name, backend in BACKENDS.items()}
 
     def row(self, language: str) -> Row:
@@ -85,6 +85,25 @@ def generate(seed: int, count: int, level: int, split: str = "train") -> Iterato
     if count < 0:
         raise GeexError(f"count = {count}", "give 0 or more")
     return _generate(seed, count, level, split)
+
+
+def mixture(seed: int, count: int, level: int, split: str = "train") -> Iterator[Task]:
+    """Draws tasks of all levels up to one, more of the higher ones, numbered through.
+
+    Level l gets a share of l / (1 + ... + level): the simple tasks teach each primitive, and
+    there are few of them. Arguments and errors as for `generate`.
+    """
+    if level not in LEVELS:
+        raise GeexError(f"no level {level}", f"give one from {min(LEVELS)} to {max(LEVELS)}")
+    whole = level * (level + 1) // 2
+    number = 0
+    for one in range(1, level + 1):
+        before = count * (one * (one - 1) // 2) // whole
+        share = count * (one * (one + 1) // 2) // whole - before
+        for task in generate(seed, share, one, split):
+            problem = dataclasses.replace(task.problem, number=number)
+            yield dataclasses.replace(task, number=number, problem=problem)
+            number += 1
 
 
 def _generate(seed: int, count: int, level: int, split: str) -> Iterator[Task]:

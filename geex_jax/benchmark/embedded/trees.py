@@ -244,7 +244,7 @@ def _part_held_out(node: Node) -> bool:
 
 
 def split_of(node: Node) -> str | None:
-    """"held-out", "train", or None for what neither may have.
+    """ "held-out", "train", or None for what neither may have.
 
     A composition is held out by the hash of its signature. A task of the train split has no
     held-out composition as a part, of up to PART_NODES primitives, or as the whole.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from geex_jax.benchmark.embedded.emit.base import Emitter, Problem, Row, Walk, pascal
+from geex_jax.benchmark.embedded.emit.base import Problem, Row, pascal
+from geex_jax.benchmark.embedded.emit.emitter import Emitter
 from geex_jax.benchmark.embedded.emit.loops import Loops, fills_map
+from geex_jax.benchmark.embedded.emit.walk import Walk
 from geex_jax.benchmark.embedded.functions import Lambda
 from geex_jax.benchmark.embedded.operations import (
     BOOL,
@@ -22,112 +24,116 @@ _APPEND = "    $o = append($o, "
 _INITIAL = {"total": "0", "product": "1", "count": "0"}
 # The packages of the harness: it adds these, and no others, where code names them.
 PACKAGES = ("math", "sort", "strconv", "strings")
-_EXTREME = (
-    "$o := 0\nfor i, x := range $v {\n    if i == 0 || x SIGN $o {\n        $o = x\n    }\n}"
-)
+_EXTREME = "$o := 0\nfor i, x := range $v {\n    if i == 0 || x SIGN $o {\n        $o = x\n    }\n}"
+
+_TYPES = {INT: "int", BOOL: "bool", TEXT: "string", NUMBERS: "[]int", WORDS: "[]string",
+         COUNTS: "map[string]int"}  # fmt: skip
+
+_FUNCTIONS = {
+    "longer": "len($x) > $k",
+    "shorter": "len($x) < $k",
+    "starts": "strings.HasPrefix($x, $k)",
+    "ends": "strings.HasSuffix($x, $k)",
+    "contains": "strings.Contains($x, $k)",
+    "vowel": 'strings.ContainsRune("aeiouAEIOU", $x)',
+    "digit": "$x >= '0' && $x <= '9'",
+    "upper": "$x >= 'A' && $x <= 'Z'",
+    "lower": "$x >= 'a' && $x <= 'z'",
+    "absolute": "int(math.Abs(float64($x)))",
+    "last_digit": "int(math.Abs(float64($x))) % 10",
+    "uppercase": "strings.ToUpper($x)",
+    "lowercase": "strings.ToLower($x)",
+    "backwards": '$o := ""\nfor _, c := range $x {\n    $o = string(c) + $o\n}\n$o',
+    "initial": "$x[:1]",
+    "final": "$x[len($x)-1:]",
+    "size": "len($x)",
+}
+
+_OPERATIONS = {
+    "length": "len($v)",
+    "largest": _EXTREME.replace("SIGN", ">"),
+    "smallest": _EXTREME.replace("SIGN", "<"),
+    "numbers.sort": _COPY + "sort.Ints($o)",
+    "words.sort": _COPY + "sort.Strings($o)",
+    "descending": _COPY + "sort.Sort(sort.Reverse(sort.IntSlice($o)))",
+    "reverse": "$o := $L{}\nfor i := len($v) - 1; i >= 0; i-- {\n" + _APPEND + "$v[i])\n}",
+    "distinct": (
+        "$o := $L{}\n$m := map[$E]bool{}\nfor _, x := range $v {\n    if !$m[x] {\n"
+        "        $m[x] = true\n        $o = append($o, x)\n    }\n}"
+    ),
+    "take": "$o := $v\nif len($o) > $k {\n    $o = $o[:$k]\n}",
+    "skip": "$o := $L{}\nif len($v) > $k {\n    $o = $v[$k:]\n}",
+    "text.skip": '$o := ""\nif len($v) > $k {\n    $o = $v[$k:]\n}',
+    "alternate": "$o := $L{}\nfor i := 0; i < len($v); i += 2 {\n" + _APPEND + "$v[i])\n}",
+    "running": (
+        "$o := $L{}\n$t := 0\nfor _, x := range $v {\n    $t += x\n" + _APPEND + "$t)\n}"
+    ),
+    "gaps": "$o := $L{}\nfor i := 1; i < len($v); i++ {\n" + _APPEND + "$v[i]-$v[i-1])\n}",
+    "upto": "$o := []int{}\nfor i := 1; i <= $v; i++ {\n" + _APPEND + "i)\n}",
+    "digits": (
+        "$o := []int{}\nfor _, d := range strconv.Itoa(int(math.Abs(float64($v)))) {\n"
+        + _APPEND + "int(d-'0'))\n}"
+    ),
+    "divisors": (
+        "$o := []int{}\nfor d := 1; d <= $v; d++ {\n    if $v%d == 0 {\n    "
+        + _APPEND + "d)\n    }\n}"
+    ),
+    "int.text": "strconv.Itoa($v)",
+    "palindrome": (
+        "$o := true\nfor i := range $v {\n    if $v[i] != $v[len($v)-1-i] {\n"
+        "        $o = false\n    }\n}"
+    ),
+    "replace": "strings.ReplaceAll($v, $k, $j)",
+    "split": "strings.Fields($v)",
+    "join": "strings.Join($v, $k)",
+    "longest": (
+        '$o := ""\nfor _, w := range $v {\n    if len(w) > len($o) {\n        $o = w\n    }\n}'
+    ),
+    "lengths": "$o := map[string]int{}\nfor _, w := range $v {\n    $o[w] = len(w)\n}",
+    "by_length": _COPY + (
+        "sort.SliceStable($o, func(i, j int) bool {\n    return len($o[i]) < len($o[j])\n})"
+    ),
+    "keys": (
+        "$o := []string{}\nfor key := range $v {\n" + _APPEND + "key)\n}\nsort.Strings($o)"
+    ),
+    "values": (
+        "$o := []int{}\nfor _, value := range $v {\n" + _APPEND + "value)\n}\nsort.Ints($o)"
+    ),
+    "counts.largest": (
+        "$o, $m := 0, false\nfor _, value := range $v {\n    if !$m || value > $o {\n"
+        "        $o, $m = value, true\n    }\n}"
+    ),
+    "best": (
+        '$o := ""\nfor key, value := range $v {\n'
+        '    if $o == "" || value > $v[$o] || value == $v[$o] && key < $o {\n'
+        "        $o = key\n    }\n}"
+    ),
+    "plus": "$v + $w",
+    "minus": "$v - $w",
+    "times": "$v * $w",
+    "larger": "$o := $v\nif $w > $o {\n    $o = $w\n}",
+    "exceeds": "$v > $w",
+    "concat": "append(append($L{}, $v...), $w...)",
+    "text.concat": "$v + $w",
+    "common": (
+        "$o := $L{}\nfor _, x := range $v {\n    for _, y := range $w {\n"
+        "        if x == y {\n            $o = append($o, x)\n            break\n"
+        "        }\n    }\n}"
+    ),
+    "pairwise": (
+        "$o := $L{}\nfor i := 0; i < len($v) && i < len($w); i++ {\n" + _APPEND
+        + "$v[i]+$w[i])\n}"
+    ),
+}  # fmt: skip
 
 
 class Go(Loops):
     """Go 1.18 and later, with the packages that the harness imports."""
 
-    name, title, prefix = "go", "Go", "Go"
-    types = {INT: "int", BOOL: "bool", TEXT: "string", NUMBERS: "[]int", WORDS: "[]string",
-             COUNTS: "map[string]int"}  # fmt: skip
-    functions = {
-        "longer": "len($x) > $k",
-        "shorter": "len($x) < $k",
-        "starts": "strings.HasPrefix($x, $k)",
-        "ends": "strings.HasSuffix($x, $k)",
-        "contains": "strings.Contains($x, $k)",
-        "vowel": 'strings.ContainsRune("aeiouAEIOU", $x)',
-        "digit": "$x >= '0' && $x <= '9'",
-        "upper": "$x >= 'A' && $x <= 'Z'",
-        "lower": "$x >= 'a' && $x <= 'z'",
-        "absolute": "int(math.Abs(float64($x)))",
-        "last_digit": "int(math.Abs(float64($x))) % 10",
-        "uppercase": "strings.ToUpper($x)",
-        "lowercase": "strings.ToLower($x)",
-        "backwards": '$o := ""\nfor _, c := range $x {\n    $o = string(c) + $o\n}\n$o',
-        "initial": "$x[:1]",
-        "final": "$x[len($x)-1:]",
-        "size": "len($x)",
-    }
-    operations = {
-        "length": "len($v)",
-        "largest": _EXTREME.replace("SIGN", ">"),
-        "smallest": _EXTREME.replace("SIGN", "<"),
-        "numbers.sort": _COPY + "sort.Ints($o)",
-        "words.sort": _COPY + "sort.Strings($o)",
-        "descending": _COPY + "sort.Sort(sort.Reverse(sort.IntSlice($o)))",
-        "reverse": "$o := $L{}\nfor i := len($v) - 1; i >= 0; i-- {\n" + _APPEND + "$v[i])\n}",
-        "distinct": (
-            "$o := $L{}\n$m := map[$E]bool{}\nfor _, x := range $v {\n    if !$m[x] {\n"
-            "        $m[x] = true\n        $o = append($o, x)\n    }\n}"
-        ),
-        "take": "$o := $v\nif len($o) > $k {\n    $o = $o[:$k]\n}",
-        "skip": "$o := $L{}\nif len($v) > $k {\n    $o = $v[$k:]\n}",
-        "text.skip": '$o := ""\nif len($v) > $k {\n    $o = $v[$k:]\n}',
-        "alternate": "$o := $L{}\nfor i := 0; i < len($v); i += 2 {\n" + _APPEND + "$v[i])\n}",
-        "running": (
-            "$o := $L{}\n$t := 0\nfor _, x := range $v {\n    $t += x\n" + _APPEND + "$t)\n}"
-        ),
-        "gaps": "$o := $L{}\nfor i := 1; i < len($v); i++ {\n" + _APPEND + "$v[i]-$v[i-1])\n}",
-        "upto": "$o := []int{}\nfor i := 1; i <= $v; i++ {\n" + _APPEND + "i)\n}",
-        "digits": (
-            "$o := []int{}\nfor _, d := range strconv.Itoa(int(math.Abs(float64($v)))) {\n"
-            + _APPEND + "int(d-'0'))\n}"
-        ),
-        "divisors": (
-            "$o := []int{}\nfor d := 1; d <= $v; d++ {\n    if $v%d == 0 {\n    "
-            + _APPEND + "d)\n    }\n}"
-        ),
-        "int.text": "strconv.Itoa($v)",
-        "palindrome": (
-            "$o := true\nfor i := range $v {\n    if $v[i] != $v[len($v)-1-i] {\n"
-            "        $o = false\n    }\n}"
-        ),
-        "replace": "strings.ReplaceAll($v, $k, $j)",
-        "split": "strings.Fields($v)",
-        "join": "strings.Join($v, $k)",
-        "longest": (
-            '$o := ""\nfor _, w := range $v {\n    if len(w) > len($o) {\n        $o = w\n    }\n}'
-        ),
-        "lengths": "$o := map[string]int{}\nfor _, w := range $v {\n    $o[w] = len(w)\n}",
-        "by_length": _COPY + (
-            "sort.SliceStable($o, func(i, j int) bool {\n    return len($o[i]) < len($o[j])\n})"
-        ),
-        "keys": (
-            "$o := []string{}\nfor key := range $v {\n" + _APPEND + "key)\n}\nsort.Strings($o)"
-        ),
-        "values": (
-            "$o := []int{}\nfor _, value := range $v {\n" + _APPEND + "value)\n}\nsort.Ints($o)"
-        ),
-        "counts.largest": (
-            "$o, $m := 0, false\nfor _, value := range $v {\n    if !$m || value > $o {\n"
-            "        $o, $m = value, true\n    }\n}"
-        ),
-        "best": (
-            '$o := ""\nfor key, value := range $v {\n'
-            '    if $o == "" || value > $v[$o] || value == $v[$o] && key < $o {\n'
-            "        $o = key\n    }\n}"
-        ),
-        "plus": "$v + $w",
-        "minus": "$v - $w",
-        "times": "$v * $w",
-        "larger": "$o := $v\nif $w > $o {\n    $o = $w\n}",
-        "exceeds": "$v > $w",
-        "concat": "append(append($L{}, $v...), $w...)",
-        "text.concat": "$v + $w",
-        "common": (
-            "$o := $L{}\nfor _, x := range $v {\n    for _, y := range $w {\n"
-            "        if x == y {\n            $o = append($o, x)\n            break\n"
-            "        }\n    }\n}"
-        ),
-        "pairwise": (
-            "$o := $L{}\nfor i := 0; i < len($v) && i < len($w); i++ {\n" + _APPEND
-            + "$v[i]+$w[i])\n}"
-        ),
-    }  # fmt: skip
+    name, prefix, data = "go", "Go", "go"
+    types = _TYPES
+    functions = _FUNCTIONS
+    operations = _OPERATIONS
 
     def give_back(self, value: str) -> str:
         """The line that returns."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from geex_jax.benchmark.embedded.emit.base import Problem, Row, Walk, camel
+from geex_jax.benchmark.embedded.emit.base import Problem, Row, camel
 from geex_jax.benchmark.embedded.emit.loops import Loops, fills_map
+from geex_jax.benchmark.embedded.emit.walk import Walk
 from geex_jax.benchmark.embedded.operations import (
     BOOL,
     COUNTS,
@@ -19,95 +20,101 @@ _LIST = "List<$B> $o = new ArrayList<>();\n"
 _COPY = "List<$B> $o = new ArrayList<>($v);\n"
 _INITIAL = {"total": "0", "product": "1", "count": "0"}
 
+_TYPES = {INT: "int", BOOL: "boolean", TEXT: "String", NUMBERS: "List<Integer>",
+         WORDS: "List<String>", COUNTS: "Map<String, Integer>"}  # fmt: skip
+
+_FUNCTIONS = {
+    "longer": "$x.length() > $k",
+    "shorter": "$x.length() < $k",
+    "starts": "$x.startsWith($k)",
+    "ends": "$x.endsWith($k)",
+    "contains": "$x.contains($k)",
+    "vowel": '"aeiouAEIOU".indexOf($x) >= 0',
+    "digit": "Character.isDigit($x)",
+    "upper": "Character.isUpperCase($x)",
+    "lower": "Character.isLowerCase($x)",
+    "absolute": "Math.abs($x)",
+    "last_digit": "Math.abs($x) % 10",
+    "uppercase": "$x.toUpperCase()",
+    "lowercase": "$x.toLowerCase()",
+    "backwards": "new StringBuilder($x).reverse().toString()",
+    "initial": "$x.substring(0, 1)",
+    "final": "$x.substring($x.length() - 1)",
+    "size": "$x.length()",
+}
+
+_OPERATIONS = {
+    "length": "$v.size()",
+    "largest": "$v.isEmpty() ? 0 : Collections.max($v)",
+    "smallest": "$v.isEmpty() ? 0 : Collections.min($v)",
+    "sort": _COPY + "Collections.sort($o);",
+    "descending": _COPY + "Collections.sort($o, Collections.reverseOrder());",
+    "reverse": _COPY + "Collections.reverse($o);",
+    "distinct": "new ArrayList<>(new LinkedHashSet<>($v))",
+    "take": "$v.subList(0, Math.min($k, $v.size()))",
+    "skip": "$v.subList(Math.min($k, $v.size()), $v.size())",
+    "alternate": _LIST + "for (int i = 0; i < $v.size(); i += 2) {\n    $o.add($v.get(i));\n}",
+    "running": _LIST + "int $t = 0;\nfor (int x : $v) {\n    $t += x;\n    $o.add($t);\n}",
+    "gaps": _LIST + (
+        "for (int i = 1; i < $v.size(); i++) {\n    $o.add($v.get(i) - $v.get(i - 1));\n}"
+    ),
+    "upto": _LIST + "for (int i = 1; i <= $v; i++) {\n    $o.add(i);\n}",
+    "digits": _LIST + (
+        "for (char d : String.valueOf(Math.abs($v)).toCharArray()) {\n    $o.add(d - '0');\n}"
+    ),
+    "divisors": _LIST + (
+        "for (int d = 1; d <= $v; d++) {\n    if ($v % d == 0) {\n        $o.add(d);\n    }\n}"
+    ),
+    "int.text": "String.valueOf($v)",
+    "text.take": "$v.substring(0, Math.min($k, $v.length()))",
+    "text.skip": "$v.substring(Math.min($k, $v.length()))",
+    "palindrome": "new StringBuilder($v).reverse().toString().equals($v)",
+    "replace": "$v.replace($c, $d)",
+    "split": (
+        "List<String> $o = new ArrayList<>();\nfor (String w : $v.split(\" \")) {\n"
+        "    if (!w.isEmpty()) {\n        $o.add(w);\n    }\n}"
+    ),
+    "join": "String.join($k, $v)",
+    "longest": (
+        "String $o = \"\";\nfor (String w : $v) {\n    if (w.length() > $o.length()) {\n"
+        "        $o = w;\n    }\n}"
+    ),
+    "lengths": (
+        "Map<String, Integer> $o = new HashMap<>();\nfor (String w : $v) {\n"
+        "    $o.put(w, w.length());\n}"
+    ),
+    "by_length": _COPY + "$o.sort(Comparator.comparing(String::length));",
+    "keys": "List<String> $o = new ArrayList<>($v.keySet());\nCollections.sort($o);",
+    "values": "List<Integer> $o = new ArrayList<>($v.values());\nCollections.sort($o);",
+    "counts.largest": "$v.isEmpty() ? 0 : Collections.max($v.values())",
+    "best": (
+        "String $o = \"\";\nfor (String key : new TreeSet<>($v.keySet())) {\n"
+        "    if ($o.isEmpty() || $v.get(key) > $v.get($o)) {\n        $o = key;\n    }\n}"
+    ),
+    "plus": "$v + $w",
+    "minus": "$v - $w",
+    "times": "$v * $w",
+    "larger": "Math.max($v, $w)",
+    "exceeds": "$v > $w",
+    "concat": _COPY + "$o.addAll($w);",
+    "text.concat": "$v + $w",
+    "common": _LIST + (
+        "for ($E x : $v) {\n    if ($w.contains(x)) {\n        $o.add(x);\n    }\n}"
+    ),
+    "pairwise": _LIST + (
+        "for (int i = 0; i < Math.min($v.size(), $w.size()); i++) {\n"
+        "    $o.add($v.get(i) + $w.get(i));\n}"
+    ),
+}  # fmt: skip
+
 
 class Java(Loops):
     """Loops over lists, and the methods of `Collections`."""
 
-    name, title, prefix = "java", "Java", "Java"
-    types = {INT: "int", BOOL: "boolean", TEXT: "String", NUMBERS: "List<Integer>",
-             WORDS: "List<String>", COUNTS: "Map<String, Integer>"}  # fmt: skip
-    functions = {
-        "longer": "$x.length() > $k",
-        "shorter": "$x.length() < $k",
-        "starts": "$x.startsWith($k)",
-        "ends": "$x.endsWith($k)",
-        "contains": "$x.contains($k)",
-        "vowel": '"aeiouAEIOU".indexOf($x) >= 0',
-        "digit": "Character.isDigit($x)",
-        "upper": "Character.isUpperCase($x)",
-        "lower": "Character.isLowerCase($x)",
-        "absolute": "Math.abs($x)",
-        "last_digit": "Math.abs($x) % 10",
-        "uppercase": "$x.toUpperCase()",
-        "lowercase": "$x.toLowerCase()",
-        "backwards": "new StringBuilder($x).reverse().toString()",
-        "initial": "$x.substring(0, 1)",
-        "final": "$x.substring($x.length() - 1)",
-        "size": "$x.length()",
-    }
-    operations = {
-        "length": "$v.size()",
-        "largest": "$v.isEmpty() ? 0 : Collections.max($v)",
-        "smallest": "$v.isEmpty() ? 0 : Collections.min($v)",
-        "sort": _COPY + "Collections.sort($o);",
-        "descending": _COPY + "Collections.sort($o, Collections.reverseOrder());",
-        "reverse": _COPY + "Collections.reverse($o);",
-        "distinct": "new ArrayList<>(new LinkedHashSet<>($v))",
-        "take": "$v.subList(0, Math.min($k, $v.size()))",
-        "skip": "$v.subList(Math.min($k, $v.size()), $v.size())",
-        "alternate": _LIST + "for (int i = 0; i < $v.size(); i += 2) {\n    $o.add($v.get(i));\n}",
-        "running": _LIST + "int $t = 0;\nfor (int x : $v) {\n    $t += x;\n    $o.add($t);\n}",
-        "gaps": _LIST + (
-            "for (int i = 1; i < $v.size(); i++) {\n    $o.add($v.get(i) - $v.get(i - 1));\n}"
-        ),
-        "upto": _LIST + "for (int i = 1; i <= $v; i++) {\n    $o.add(i);\n}",
-        "digits": _LIST + (
-            "for (char d : String.valueOf(Math.abs($v)).toCharArray()) {\n    $o.add(d - '0');\n}"
-        ),
-        "divisors": _LIST + (
-            "for (int d = 1; d <= $v; d++) {\n    if ($v % d == 0) {\n        $o.add(d);\n    }\n}"
-        ),
-        "int.text": "String.valueOf($v)",
-        "text.take": "$v.substring(0, Math.min($k, $v.length()))",
-        "text.skip": "$v.substring(Math.min($k, $v.length()))",
-        "palindrome": "new StringBuilder($v).reverse().toString().equals($v)",
-        "replace": "$v.replace($c, $d)",
-        "split": (
-            "List<String> $o = new ArrayList<>();\nfor (String w : $v.split(\" \")) {\n"
-            "    if (!w.isEmpty()) {\n        $o.add(w);\n    }\n}"
-        ),
-        "join": "String.join($k, $v)",
-        "longest": (
-            "String $o = \"\";\nfor (String w : $v) {\n    if (w.length() > $o.length()) {\n"
-            "        $o = w;\n    }\n}"
-        ),
-        "lengths": (
-            "Map<String, Integer> $o = new HashMap<>();\nfor (String w : $v) {\n"
-            "    $o.put(w, w.length());\n}"
-        ),
-        "by_length": _COPY + "$o.sort(Comparator.comparing(String::length));",
-        "keys": "List<String> $o = new ArrayList<>($v.keySet());\nCollections.sort($o);",
-        "values": "List<Integer> $o = new ArrayList<>($v.values());\nCollections.sort($o);",
-        "counts.largest": "$v.isEmpty() ? 0 : Collections.max($v.values())",
-        "best": (
-            "String $o = \"\";\nfor (String key : new TreeSet<>($v.keySet())) {\n"
-            "    if ($o.isEmpty() || $v.get(key) > $v.get($o)) {\n        $o = key;\n    }\n}"
-        ),
-        "plus": "$v + $w",
-        "minus": "$v - $w",
-        "times": "$v * $w",
-        "larger": "Math.max($v, $w)",
-        "exceeds": "$v > $w",
-        "concat": _COPY + "$o.addAll($w);",
-        "text.concat": "$v + $w",
-        "common": _LIST + (
-            "for ($E x : $v) {\n    if ($w.contains(x)) {\n        $o.add(x);\n    }\n}"
-        ),
-        "pairwise": _LIST + (
-            "for (int i = 0; i < Math.min($v.size(), $w.size()); i++) {\n"
-            "    $o.add($v.get(i) + $w.get(i));\n}"
-        ),
-    }  # fmt: skip
+    name, prefix, data = "java", "Java", "java"
+    types = _TYPES
+    functions = _FUNCTIONS
+    operations = _OPERATIONS
 
     def boxed(self, kind: str) -> str:
         """Integer or String."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from geex_jax.benchmark.embedded.emit.base import Backend, Emitter, Problem, Row, Walk, camel
+from geex_jax.benchmark.embedded.emit.base import Backend, Problem, Row, camel
+from geex_jax.benchmark.embedded.emit.emitter import Emitter
+from geex_jax.benchmark.embedded.emit.walk import Walk
 from geex_jax.benchmark.embedded.operations import (
     BOOL,
     COUNTS,
@@ -14,88 +16,94 @@ from geex_jax.benchmark.embedded.operations import (
     WORDS,
 )
 
+_TYPES = {INT: "", BOOL: "", TEXT: "", NUMBERS: "", WORDS: "", COUNTS: ""}
+
+_FUNCTIONS = {
+    "even": "$x % 2 === 0",
+    "odd": "$x % 2 !== 0",
+    "multiple": "$x % $k === 0",
+    "equal": "$x === $k",
+    "unlike": "$x !== $k",
+    "is": "$x === $c",
+    "isnt": "$x !== $c",
+    "longer": "$x.length > $k",
+    "shorter": "$x.length < $k",
+    "starts": "$x.startsWith($k)",
+    "ends": "$x.endsWith($k)",
+    "contains": "$x.includes($k)",
+    "not_multiple": "$x % $k !== 0",
+    "vowel": "'aeiouAEIOU'.includes($x)",
+    "digit": "$x >= '0' && $x <= '9'",
+    "upper": "$x >= 'A' && $x <= 'Z'",
+    "lower": "$x >= 'a' && $x <= 'z'",
+    "absolute": "Math.abs($x)",
+    "last_digit": "Math.abs($x) % 10",
+    "uppercase": "$x.toUpperCase()",
+    "lowercase": "$x.toLowerCase()",
+    "backwards": "[...$x].reverse().join('')",
+    "initial": "$x[0]",
+    "final": "$x[$x.length - 1]",
+    "size": "$x.length",
+}
+
+_OPERATIONS = {
+    "total": "$v.reduce((a, b) => a + b, 0)",
+    "product": "$v.reduce((a, b) => a * b, 1)",
+    "length": "$v.length",
+    "largest": "$v.length > 0 ? Math.max(...$v) : 0",
+    "smallest": "$v.length > 0 ? Math.min(...$v) : 0",
+    "numbers.sort": "[...$v].sort((a, b) => a - b)",
+    "words.sort": "[...$v].sort()",
+    "descending": "[...$v].sort((a, b) => b - a)",
+    "reverse": "[...$v].reverse()",
+    "distinct": "[...new Set($v)]",
+    "take": "$v.slice(0, $k)",
+    "skip": "$v.slice($k)",
+    "alternate": "$v.filter((_, i) => i % 2 === 0)",
+    "running": "const $o = []\nlet $t = 0\nfor (const x of $v) {\n  $t += x\n  $o.push($t)\n}",
+    "gaps": "$v.slice(1).map((x, i) => x - $v[i])",
+    "upto": "Array.from({ length: Math.max($v, 0) }, (_, i) => i + 1)",
+    "digits": "[...String(Math.abs($v))].map(Number)",
+    "divisors": (
+        "const $o = []\nfor (let d = 1; d <= $v; d++) {\n  if ($v % d === 0) {\n"
+        "    $o.push(d)\n  }\n}"
+    ),
+    "int.text": "String($v)",
+    "palindrome": "$v === [...$v].reverse().join('')",
+    "replace": "$v.replaceAll($k, $j)",
+    "split": "$v.split(' ').filter((w) => w !== '')",
+    "join": "$v.join($k)",
+    "longest": "$v.reduce((a, b) => (b.length > a.length ? b : a), '')",
+    "lengths": "Object.fromEntries($v.map((w) => [w, w.length]))",
+    "by_length": "[...$v].sort((a, b) => a.length - b.length)",
+    "keys": "Object.keys($v).sort()",
+    "values": "Object.values($v).sort((a, b) => a - b)",
+    "counts.total": "Object.values($v).reduce((a, b) => a + b, 0)",
+    "counts.length": "Object.keys($v).length",
+    "counts.largest": "Object.keys($v).length > 0 ? Math.max(...Object.values($v)) : 0",
+    "best": (
+        "let $o = ''\nfor (const key of Object.keys($v).sort()) {\n"
+        "  if ($o === '' || $v[key] > $v[$o]) {\n    $o = key\n  }\n}"
+    ),
+    "plus": "$v + $w",
+    "minus": "$v - $w",
+    "times": "$v * $w",
+    "larger": "Math.max($v, $w)",
+    "exceeds": "$v > $w",
+    "concat": "$v.concat($w)",
+    "common": "$v.filter((x) => $w.includes(x))",
+    "pairwise": "$v.slice(0, $w.length).map((x, i) => x + $w[i])",
+}
+
 
 class JavaScript(Backend):
     """Chains of array methods."""
 
-    name, title, prefix = "js", "JavaScript", "JavaScript"
+    name, prefix, data = "javascript", "JavaScript", "js"
     step = "  "
-    types = {INT: "", BOOL: "", TEXT: "", NUMBERS: "", WORDS: "", COUNTS: ""}
-    functions = {
-        "even": "$x % 2 === 0",
-        "odd": "$x % 2 !== 0",
-        "multiple": "$x % $k === 0",
-        "equal": "$x === $k",
-        "unlike": "$x !== $k",
-        "is": "$x === $c",
-        "isnt": "$x !== $c",
-        "longer": "$x.length > $k",
-        "shorter": "$x.length < $k",
-        "starts": "$x.startsWith($k)",
-        "ends": "$x.endsWith($k)",
-        "contains": "$x.includes($k)",
-        "not_multiple": "$x % $k !== 0",
-        "vowel": "'aeiouAEIOU'.includes($x)",
-        "digit": "$x >= '0' && $x <= '9'",
-        "upper": "$x >= 'A' && $x <= 'Z'",
-        "lower": "$x >= 'a' && $x <= 'z'",
-        "absolute": "Math.abs($x)",
-        "last_digit": "Math.abs($x) % 10",
-        "uppercase": "$x.toUpperCase()",
-        "lowercase": "$x.toLowerCase()",
-        "backwards": "[...$x].reverse().join('')",
-        "initial": "$x[0]",
-        "final": "$x[$x.length - 1]",
-        "size": "$x.length",
-    }
-    operations = {
-        "total": "$v.reduce((a, b) => a + b, 0)",
-        "product": "$v.reduce((a, b) => a * b, 1)",
-        "length": "$v.length",
-        "largest": "$v.length > 0 ? Math.max(...$v) : 0",
-        "smallest": "$v.length > 0 ? Math.min(...$v) : 0",
-        "numbers.sort": "[...$v].sort((a, b) => a - b)",
-        "words.sort": "[...$v].sort()",
-        "descending": "[...$v].sort((a, b) => b - a)",
-        "reverse": "[...$v].reverse()",
-        "distinct": "[...new Set($v)]",
-        "take": "$v.slice(0, $k)",
-        "skip": "$v.slice($k)",
-        "alternate": "$v.filter((_, i) => i % 2 === 0)",
-        "running": "const $o = []\nlet $t = 0\nfor (const x of $v) {\n  $t += x\n  $o.push($t)\n}",
-        "gaps": "$v.slice(1).map((x, i) => x - $v[i])",
-        "upto": "Array.from({ length: Math.max($v, 0) }, (_, i) => i + 1)",
-        "digits": "[...String(Math.abs($v))].map(Number)",
-        "divisors": (
-            "const $o = []\nfor (let d = 1; d <= $v; d++) {\n  if ($v % d === 0) {\n"
-            "    $o.push(d)\n  }\n}"
-        ),
-        "int.text": "String($v)",
-        "palindrome": "$v === [...$v].reverse().join('')",
-        "replace": "$v.replaceAll($k, $j)",
-        "split": "$v.split(' ').filter((w) => w !== '')",
-        "join": "$v.join($k)",
-        "longest": "$v.reduce((a, b) => (b.length > a.length ? b : a), '')",
-        "lengths": "Object.fromEntries($v.map((w) => [w, w.length]))",
-        "by_length": "[...$v].sort((a, b) => a.length - b.length)",
-        "keys": "Object.keys($v).sort()",
-        "values": "Object.values($v).sort((a, b) => a - b)",
-        "counts.total": "Object.values($v).reduce((a, b) => a + b, 0)",
-        "counts.length": "Object.keys($v).length",
-        "counts.largest": "Object.keys($v).length > 0 ? Math.max(...Object.values($v)) : 0",
-        "best": (
-            "let $o = ''\nfor (const key of Object.keys($v).sort()) {\n"
-            "  if ($o === '' || $v[key] > $v[$o]) {\n    $o = key\n  }\n}"
-        ),
-        "plus": "$v + $w",
-        "minus": "$v - $w",
-        "times": "$v * $w",
-        "larger": "Math.max($v, $w)",
-        "exceeds": "$v > $w",
-        "concat": "$v.concat($w)",
-        "common": "$v.filter((x) => $w.includes(x))",
-        "pairwise": "$v.slice(0, $w.length).map((x, i) => x + $w[i])",
-    }
+    types = _TYPES
+    functions = _FUNCTIONS
+    operations = _OPERATIONS
 
     def text(self, value: str) -> str:
         """In single quotes."""
@@ -145,6 +153,7 @@ class JavaScript(Backend):
         if entries:
             return f"Object.fromEntries({chain})"
         return f"{chain}.join('')" if walk.result == TEXT else chain
+
     def row(self, problem: Problem) -> Row:
         """The task as HumanEval-X has it."""
         name = camel(problem.name)

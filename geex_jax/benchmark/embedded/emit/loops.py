@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from geex_jax.benchmark.embedded.emit.base import Backend, Emitter, Walk, indent
+from geex_jax.benchmark.embedded.emit.base import Backend, indent
+from geex_jax.benchmark.embedded.emit.emitter import Emitter
+from geex_jax.benchmark.embedded.emit.walk import Walk
 from geex_jax.benchmark.embedded.functions import Lambda
 from geex_jax.benchmark.embedded.operations import COUNTS, TEXT
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from geex_jax.benchmark.embedded.emit.base import Backend, Emitter, Problem, Row, Walk, snake
+from geex_jax.benchmark.embedded.emit.base import Backend, Problem, Row, snake
+from geex_jax.benchmark.embedded.emit.emitter import Emitter
+from geex_jax.benchmark.embedded.emit.walk import Walk
 from geex_jax.benchmark.embedded.operations import (
     BOOL,
     COUNTS,
@@ -14,74 +16,82 @@ from geex_jax.benchmark.embedded.operations import (
     WORDS,
 )
 
+_TYPES = {INT: "int", BOOL: "bool", TEXT: "str", NUMBERS: "List[int]", WORDS: "List[str]",
+         COUNTS: "Dict[str, int]"}  # fmt: skip
+
+_FUNCTIONS = {
+    "longer": "len($x) > $k",
+    "shorter": "len($x) < $k",
+    "starts": "$x.startswith($k)",
+    "ends": "$x.endswith($k)",
+    "contains": "$k in $x",
+    "vowel": "$x in 'aeiouAEIOU'",
+    "digit": "$x.isdigit()",
+    "upper": "$x.isupper()",
+    "lower": "$x.islower()",
+    "absolute": "abs($x)",
+    "last_digit": "abs($x) % 10",
+    "halve": "$x // 2",
+    "uppercase": "$x.upper()",
+    "lowercase": "$x.lower()",
+    "backwards": "$x[::-1]",
+    "initial": "$x[0]",
+    "final": "$x[-1]",
+    "size": "len($x)",
+}
+
+_OPERATIONS = {
+    "total": "sum($v)",
+    "product": "$o = 1\nfor x in $v:\n    $o *= x",
+    "length": "len($v)",
+    "largest": "max($v, default=0)",
+    "smallest": "min($v, default=0)",
+    "sort": "sorted($v)",
+    "descending": "sorted($v, reverse=True)",
+    "reverse": "$v[::-1]",
+    "distinct": "list(dict.fromkeys($v))",
+    "take": "$v[:$k]",
+    "skip": "$v[$k:]",
+    "alternate": "$v[::2]",
+    "running": "$o = []\n$t = 0\nfor x in $v:\n    $t += x\n    $o.append($t)",
+    "gaps": "[b - a for a, b in zip($v, $v[1:])]",
+    "upto": "list(range(1, $v + 1))",
+    "digits": "[int(d) for d in str(abs($v))]",
+    "divisors": "[d for d in range(1, $v + 1) if $v % d == 0]",
+    "int.text": "str($v)",
+    "palindrome": "$v == $v[::-1]",
+    "replace": "$v.replace($k, $j)",
+    "split": "$v.split()",
+    "join": "$k.join($v)",
+    "longest": "max($v, key=len, default='')",
+    "lengths": "{w: len(w) for w in $v}",
+    "by_length": "sorted($v, key=len)",
+    "keys": "sorted($v)",
+    "values": "sorted($v.values())",
+    "counts.total": "sum($v.values())",
+    "counts.largest": "max($v.values(), default=0)",
+    "best": "max(sorted($v), key=lambda w: $v[w], default='')",
+    "plus": "$v + $w",
+    "minus": "$v - $w",
+    "times": "$v * $w",
+    "larger": "max($v, $w)",
+    "exceeds": "$v > $w",
+    "concat": "$v + $w",
+    "common": "[x for x in $v if x in $w]",
+    "pairwise": "[a + b for a, b in zip($v, $w)]",
+}
+
+_LOGIC = {"and": "and", "or": "or"}
+
 
 class Python(Backend):
     """Comprehensions and built-in functions."""
 
-    name, title, prefix = "python", "Python", "Python"
-    types = {INT: "int", BOOL: "bool", TEXT: "str", NUMBERS: "List[int]", WORDS: "List[str]",
-             COUNTS: "Dict[str, int]"}  # fmt: skip
-    logic = {"and": "and", "or": "or"}
-    functions = {
-        "longer": "len($x) > $k",
-        "shorter": "len($x) < $k",
-        "starts": "$x.startswith($k)",
-        "ends": "$x.endswith($k)",
-        "contains": "$k in $x",
-        "vowel": "$x in 'aeiouAEIOU'",
-        "digit": "$x.isdigit()",
-        "upper": "$x.isupper()",
-        "lower": "$x.islower()",
-        "absolute": "abs($x)",
-        "last_digit": "abs($x) % 10",
-        "halve": "$x // 2",
-        "uppercase": "$x.upper()",
-        "lowercase": "$x.lower()",
-        "backwards": "$x[::-1]",
-        "initial": "$x[0]",
-        "final": "$x[-1]",
-        "size": "len($x)",
-    }
-    operations = {
-        "total": "sum($v)",
-        "product": "$o = 1\nfor x in $v:\n    $o *= x",
-        "length": "len($v)",
-        "largest": "max($v, default=0)",
-        "smallest": "min($v, default=0)",
-        "sort": "sorted($v)",
-        "descending": "sorted($v, reverse=True)",
-        "reverse": "$v[::-1]",
-        "distinct": "list(dict.fromkeys($v))",
-        "take": "$v[:$k]",
-        "skip": "$v[$k:]",
-        "alternate": "$v[::2]",
-        "running": "$o = []\n$t = 0\nfor x in $v:\n    $t += x\n    $o.append($t)",
-        "gaps": "[b - a for a, b in zip($v, $v[1:])]",
-        "upto": "list(range(1, $v + 1))",
-        "digits": "[int(d) for d in str(abs($v))]",
-        "divisors": "[d for d in range(1, $v + 1) if $v % d == 0]",
-        "int.text": "str($v)",
-        "palindrome": "$v == $v[::-1]",
-        "replace": "$v.replace($k, $j)",
-        "split": "$v.split()",
-        "join": "$k.join($v)",
-        "longest": "max($v, key=len, default='')",
-        "lengths": "{w: len(w) for w in $v}",
-        "by_length": "sorted($v, key=len)",
-        "keys": "sorted($v)",
-        "values": "sorted($v.values())",
-        "counts.total": "sum($v.values())",
-        "counts.largest": "max($v.values(), default=0)",
-        "best": "max(sorted($v), key=lambda w: $v[w], default='')",
-        "plus": "$v + $w",
-        "minus": "$v - $w",
-        "times": "$v * $w",
-        "larger": "max($v, $w)",
-        "exceeds": "$v > $w",
-        "concat": "$v + $w",
-        "common": "[x for x in $v if x in $w]",
-        "pairwise": "[a + b for a, b in zip($v, $w)]",
-    }
+    name, prefix, data = "python", "Python", "python"
+    types = _TYPES
+    logic = _LOGIC
+    functions = _FUNCTIONS
+    operations = _OPERATIONS
 
     def text(self, value: str) -> str:
         """In single quotes, as `repr` writes it."""

@@ -6,13 +6,13 @@ from typing import Any
 
 from geex_jax.benchmark.embedded.emit.base import (
     Backend,
-    Emitter,
     Problem,
     Row,
-    Walk,
     indent,
     snake,
 )
+from geex_jax.benchmark.embedded.emit.emitter import Emitter
+from geex_jax.benchmark.embedded.emit.walk import Walk
 from geex_jax.benchmark.embedded.operations import (
     BOOL,
     COUNTS,
@@ -24,90 +24,96 @@ from geex_jax.benchmark.embedded.operations import (
 
 _SORTED = "let mut $o = $v.clone();\n$o."
 
+_TYPES = {INT: "i32", BOOL: "bool", TEXT: "String", NUMBERS: "Vec<i32>", WORDS: "Vec<String>",
+         COUNTS: "HashMap<String, i32>"}  # fmt: skip
+
+_FUNCTIONS = {
+    "longer": "$x.len() > $K",
+    "shorter": "$x.len() < $K",
+    "starts": "$x.starts_with($c)",
+    "ends": "$x.ends_with($c)",
+    "contains": "$x.contains($c)",
+    "vowel": '"aeiouAEIOU".contains($x)',
+    "digit": "$x.is_ascii_digit()",
+    "upper": "$x.is_ascii_uppercase()",
+    "lower": "$x.is_ascii_lowercase()",
+    "absolute": "$x.abs()",
+    "last_digit": "$x.abs() % 10",
+    "uppercase": "$x.to_uppercase()",
+    "lowercase": "$x.to_lowercase()",
+    "backwards": "$x.chars().rev().collect::<String>()",
+    "initial": "$x[..1].to_string()",
+    "final": "$x[$x.len() - 1..].to_string()",
+    "suffix": 'format!("{}{}", $x, $k)',
+    "prefix": 'format!("{}{}", $k, $x)',
+    "twice": "$x.repeat(2)",
+    "size": "$x.len() as i32",
+}
+
+_OPERATIONS = {
+    "total": "$v.iter().sum()",
+    "product": "$v.iter().product()",
+    "length": "$v.len() as i32",
+    "largest": "$v.iter().copied().max().unwrap_or(0)",
+    "smallest": "$v.iter().copied().min().unwrap_or(0)",
+    "sort": _SORTED + "sort();",
+    "descending": _SORTED + "sort_by(|a, b| b.cmp(a));",
+    "reverse": "$v.iter().rev().cloned().collect()",
+    "distinct": (
+        "let mut $o = Vec::new();\nfor x in &$v {\n    if !$o.contains(x) {\n"
+        "        $o.push(x.clone());\n    }\n}"
+    ),
+    "take": "$v.iter().take($K).cloned().collect()",
+    "skip": "$v.iter().skip($K).cloned().collect()",
+    "alternate": "$v.iter().step_by(2).cloned().collect()",
+    "running": (
+        "let mut $o = Vec::new();\nlet mut $t = 0;\nfor x in &$v {\n    $t += x;\n"
+        "    $o.push($t);\n}"
+    ),
+    "gaps": "$v.windows(2).map(|p| p[1] - p[0]).collect()",
+    "upto": "(1..=$v).collect()",
+    "digits": "$v.abs().to_string().chars().map(|d| d.to_digit(10).unwrap() as i32).collect()",
+    "divisors": "(1..=$v).filter(|d| $v % d == 0).collect()",
+    "int.text": "$v.to_string()",
+    "text.take": "$v.chars().take($K).collect()",
+    "text.skip": "$v.chars().skip($K).collect()",
+    "palindrome": "$v.chars().eq($v.chars().rev())",
+    "replace": "$v.replace($c, $j)",
+    "split": "$v.split_whitespace().map(|w| w.to_string()).collect()",
+    "join": "$v.join($k)",
+    "longest": (
+        "let mut $o = String::new();\nfor w in &$v {\n    if w.len() > $o.len() {\n"
+        "        $o = w.clone();\n    }\n}"
+    ),
+    "lengths": "$v.iter().map(|w| (w.clone(), w.len() as i32)).collect()",
+    "by_length": _SORTED + "sort_by_key(|w| w.len());",
+    "keys": "let mut $o: Vec<String> = $v.keys().cloned().collect();\n$o.sort();",
+    "values": "let mut $o: Vec<i32> = $v.values().cloned().collect();\n$o.sort();",
+    "counts.total": "$v.values().sum()",
+    "counts.largest": "$v.values().copied().max().unwrap_or(0)",
+    "best": (
+        "let mut keys: Vec<String> = $v.keys().cloned().collect();\nkeys.sort();\n"
+        "let mut $o = String::new();\nfor key in keys {\n"
+        "    if $o.is_empty() || $v[&key] > $v[&$o] {\n        $o = key;\n    }\n}"
+    ),
+    "plus": "$v + $w",
+    "minus": "$v - $w",
+    "times": "$v * $w",
+    "larger": "$v.max($w)",
+    "exceeds": "$v > $w",
+    "concat": "[$v.clone(), $w.clone()].concat()",
+    "common": "$v.iter().filter(|x| $w.contains(x)).cloned().collect()",
+    "pairwise": "$v.iter().zip($w.iter()).map(|(a, b)| a + b).collect()",
+}  # fmt: skip
+
 
 class Rust(Backend):
     """Chains of iterators."""
 
-    name, title, prefix = "rust", "Rust", "Rust"
-    types = {INT: "i32", BOOL: "bool", TEXT: "String", NUMBERS: "Vec<i32>", WORDS: "Vec<String>",
-             COUNTS: "HashMap<String, i32>"}  # fmt: skip
-    functions = {
-        "longer": "$x.len() > $K",
-        "shorter": "$x.len() < $K",
-        "starts": "$x.starts_with($c)",
-        "ends": "$x.ends_with($c)",
-        "contains": "$x.contains($c)",
-        "vowel": '"aeiouAEIOU".contains($x)',
-        "digit": "$x.is_ascii_digit()",
-        "upper": "$x.is_ascii_uppercase()",
-        "lower": "$x.is_ascii_lowercase()",
-        "absolute": "$x.abs()",
-        "last_digit": "$x.abs() % 10",
-        "uppercase": "$x.to_uppercase()",
-        "lowercase": "$x.to_lowercase()",
-        "backwards": "$x.chars().rev().collect::<String>()",
-        "initial": "$x[..1].to_string()",
-        "final": "$x[$x.len() - 1..].to_string()",
-        "suffix": 'format!("{}{}", $x, $k)',
-        "prefix": 'format!("{}{}", $k, $x)',
-        "twice": "$x.repeat(2)",
-        "size": "$x.len() as i32",
-    }
-    operations = {
-        "total": "$v.iter().sum()",
-        "product": "$v.iter().product()",
-        "length": "$v.len() as i32",
-        "largest": "$v.iter().copied().max().unwrap_or(0)",
-        "smallest": "$v.iter().copied().min().unwrap_or(0)",
-        "sort": _SORTED + "sort();",
-        "descending": _SORTED + "sort_by(|a, b| b.cmp(a));",
-        "reverse": "$v.iter().rev().cloned().collect()",
-        "distinct": (
-            "let mut $o = Vec::new();\nfor x in &$v {\n    if !$o.contains(x) {\n"
-            "        $o.push(x.clone());\n    }\n}"
-        ),
-        "take": "$v.iter().take($K).cloned().collect()",
-        "skip": "$v.iter().skip($K).cloned().collect()",
-        "alternate": "$v.iter().step_by(2).cloned().collect()",
-        "running": (
-            "let mut $o = Vec::new();\nlet mut $t = 0;\nfor x in &$v {\n    $t += x;\n"
-            "    $o.push($t);\n}"
-        ),
-        "gaps": "$v.windows(2).map(|p| p[1] - p[0]).collect()",
-        "upto": "(1..=$v).collect()",
-        "digits": "$v.abs().to_string().chars().map(|d| d.to_digit(10).unwrap() as i32).collect()",
-        "divisors": "(1..=$v).filter(|d| $v % d == 0).collect()",
-        "int.text": "$v.to_string()",
-        "text.take": "$v.chars().take($K).collect()",
-        "text.skip": "$v.chars().skip($K).collect()",
-        "palindrome": "$v.chars().eq($v.chars().rev())",
-        "replace": "$v.replace($c, $j)",
-        "split": "$v.split_whitespace().map(|w| w.to_string()).collect()",
-        "join": "$v.join($k)",
-        "longest": (
-            "let mut $o = String::new();\nfor w in &$v {\n    if w.len() > $o.len() {\n"
-            "        $o = w.clone();\n    }\n}"
-        ),
-        "lengths": "$v.iter().map(|w| (w.clone(), w.len() as i32)).collect()",
-        "by_length": _SORTED + "sort_by_key(|w| w.len());",
-        "keys": "let mut $o: Vec<String> = $v.keys().cloned().collect();\n$o.sort();",
-        "values": "let mut $o: Vec<i32> = $v.values().cloned().collect();\n$o.sort();",
-        "counts.total": "$v.values().sum()",
-        "counts.largest": "$v.values().copied().max().unwrap_or(0)",
-        "best": (
-            "let mut keys: Vec<String> = $v.keys().cloned().collect();\nkeys.sort();\n"
-            "let mut $o = String::new();\nfor key in keys {\n"
-            "    if $o.is_empty() || $v[&key] > $v[&$o] {\n        $o = key;\n    }\n}"
-        ),
-        "plus": "$v + $w",
-        "minus": "$v - $w",
-        "times": "$v * $w",
-        "larger": "$v.max($w)",
-        "exceeds": "$v > $w",
-        "concat": "[$v.clone(), $w.clone()].concat()",
-        "common": "$v.iter().filter(|x| $w.contains(x)).cloned().collect()",
-        "pairwise": "$v.iter().zip($w.iter()).map(|(a, b)| a + b).collect()",
-    }  # fmt: skip
+    name, prefix, data = "rust", "Rust", "rust"
+    types = _TYPES
+    functions = _FUNCTIONS
+    operations = _OPERATIONS
 
     def unsigned(self, name: str) -> str:
         """A name as a size."""
@@ -214,5 +220,3 @@ class Rust(Backend):
             inner = ", ".join(f"({self.literal(TEXT, w)}, {v})" for w, v in value.items())
             return f"HashMap::from([{inner}])" if value else "HashMap::new()"
         return super().literal(kind, value)
-
-
