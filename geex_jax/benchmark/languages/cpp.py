@@ -190,12 +190,13 @@ class Cpp(Language):
     ) -> Built:
         """As the reference does, but for the proof."""
         jail.fresh()
-        work, folder = pathlib.Path(jail.work), self._folder
+        work = pathlib.Path(jail.work)
         (work / "sample.cpp").write_text(program.code + test, "utf-8", "replace")
-        (work / "tests.hpp").write_bytes((folder / "tests.hpp").read_bytes())
+        for name in ("tests.hpp", "proof.hpp", "proof.o"):  # the folder may be closed to services
+            (work / name).write_bytes((self._folder / name).read_bytes())
         gxx, env = cpp_tools.driver() or "g++", {"TMPDIR": jail.work}
         run = jail.run(
-            [gxx, STANDARD, "-include", f"{folder}/proof.hpp", "-S", "sample.cpp"],
+            [gxx, STANDARD, "-include", "proof.hpp", "-S", "sample.cpp"],
             limits=limits, compiling=True, env=env,
         )  # fmt: skip
         built = Built.of(run)
@@ -205,7 +206,7 @@ class Cpp(Language):
         if smuggled((work / "sample.s").read_bytes()):
             return Built(Outcome.VIOLATION, SMUGGLED, built.cpu_seconds)
         run = jail.run(
-            [gxx, "sample.s", f"{folder}/proof.o", *program.options, "-o", path],
+            [gxx, "sample.s", "proof.o", *program.options, "-o", path],
             limits=limits, compiling=True, env=env,
         )  # fmt: skip
         (work / "sample.s").unlink()
