@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from geex_jax.benchmark.languages import cpp_tools
 from geex_jax.benchmark.languages.base import Language, verdict_of_run, version
-from geex_jax.benchmark.languages.cpp_forks import Built, Forks, Unusual
+from geex_jax.benchmark.languages.cpp_forks import SMUGGLED, Built, Forks, Unusual, smuggled
 from geex_jax.benchmark.languages.cpp_tools import HEADERS, STANDARD, Commands
 from geex_jax.benchmark.languages.types import (
     Limits,
@@ -40,7 +40,8 @@ _TESTS = '#include "tests.hpp"'
 # What the fork servers have to judge rightly before they are trusted.
 _TRIAL = {
     "task_id": "trial", "prompt": "/* trial */\nusing namespace std;\n",
-    "test": "#undef NDEBUG\n#include<assert.h>\nint main(){\n    assert (f({3, 1, 2}) == \"1 2 3\");\n}\n",
+    "test": "#undef NDEBUG\n#include<assert.h>\nint main(){\n"
+            "    assert (f({3, 1, 2}) == \"1 2 3\");\n}\n",
 }  # fmt: skip
 _TRIALS = (
     ("string f(vector<int> v){ sort(v.begin(), v.end()); string s; for (int x: v) "
@@ -57,9 +58,10 @@ _TRIALS = (
 def with_proof(test: str, channel: Channel) -> str:
     """The tests, with the proof of success behind them and an `assert` of our own.
 
-    Nothing may stand in the program's text that leads to the proof without the tests, whatever
-    macros and functions the program before it defines: so the names of both parts of the proof
-    are not known beforehand, and the second is there only if the beginning of `main` is.
+    Whatever macros and functions the program before them defines, no text leads to the proof
+    without the tests: what `assert` calls cannot be defined by others, and the proof compiles
+    only if the beginning of `main` does, since it uses a random name from there. (Machine code
+    that looks for the numbers in its own memory could still find them, as in any process.)
     Lines keep their numbers.
     """
     name = f"geex_{os.urandom(8).hex()}"
@@ -188,13 +190,24 @@ class Cpp(Language):
     ) -> Built:
         """As the reference does, but for the proof."""
         jail.fresh()
-        work, folder = pathlib.Path(jail.work), self._folder
+        work = pathlib.Path(jail.work)
         (work / "sample.cpp").write_text(program.code + test, "utf-8", "replace")
-        (work / "tests.hpp").write_bytes((folder / "tests.hpp").read_bytes())
+        for name in ("tests.hpp", "proof.hpp", "proof.o"):  # the folder may be closed to services
+            (work / name).write_bytes((self._folder / name).read_bytes())
+        gxx, env = cpp_tools.driver() or "g++", {"TMPDIR": jail.work}
         run = jail.run(
-            [cpp_tools.driver() or "g++", STANDARD, "-include", f"{folder}/proof.hpp",
-             "sample.cpp", f"{folder}/proof.o", *program.options, "-o", path],
-            limits=limits, compiling=True, env={"TMPDIR": jail.work},
+            [gxx, STANDARD, "-include", "proof.hpp", "-S", "sample.cpp"],
+            limits=limits, compiling=True, env=env,
         )  # fmt: skip
+        built = Built.of(run)
         (work / "sample.cpp").unlink()
-        return Built.of(run)
+        if built.outcome is not None:
+            return built
+        if smuggled((work / "sample.s").read_bytes()):
+            return Built(Outcome.VIOLATION, SMUGGLED, built.cpu_seconds)
+        run = jail.run(
+            [gxx, "sample.s", "proof.o", *program.options, "-o", path],
+            limits=limits, compiling=True, env=env,
+        )  # fmt: skip
+        (work / "sample.s").unlink()
+        return Built.of(run, built.cpu_seconds)

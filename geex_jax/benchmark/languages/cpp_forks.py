@@ -36,8 +36,19 @@ _UNUSUAL = re.compile(
     r"namespace\s+std\b|template\s*<\s*>|template\s+(?:class|struct)\b|pragma|include_next|"
     r"__INCLUDE_LEVEL__|__BASE_FILE__"
 )
+_ERROR = re.compile(r"^.*(?:\berror: |\bundefined reference|\bmultiple definition)", re.M)
+_MARKS = re.compile(r"enum\{geex_\w+=\d+\};|::__geex::__geex_done\([^)]*\);")
 _TROUBLE = (4, 126, 127)  # exit status: internal compiler error, no assembler, sandbox
 _OFTEN = 6  # programs with the same further headers, before a compiler of their own is started
+
+
+SMUGGLED = "assembly language could lead to the end of the tests without them"
+_APP = re.compile(rb"^[ \t]*(?:#|//|/\*) ?#?APP\b", re.M)
+_CALLS = re.compile(rb"^\t(?:call|bl)[ \t]+geex_(?:fail|done)\b", re.M)
+_MACROS = (b".macro", b".irp", b".rept", b".altmacro", b".include", b".incbin")
+_MACRO_LINE = re.compile(
+    rb"^(?!\t\.(?:string|ascii)\b).*\.(?:macro|irpc?|rept|altmacro|include|incbin)\b", re.M
+)
 
 
 class Unusual(Exception):
@@ -66,7 +77,8 @@ class Built:
 def _complaint(run: Finished) -> str:
     """What a compiler said, from its first error on."""
     text = run.stderr.decode("utf-8", "replace")
-    error = re.search(r"^.*\berror: ", text, re.M)
+    text = _MARKS.sub("", text)
+    error = _ERROR.search(text)
     return head(text[error.start() :] if error else text) or run.how
 
 
@@ -85,6 +97,20 @@ def split_lead(code: str) -> tuple[frozenset[str], str]:
         kept.append("\n" if name in HEADERS else found[0])
         at = found.end()
     return frozenset(names), "".join(kept) + code[at:]
+
+
+def smuggled(assembly: bytes) -> bool:
+    """Whether a program's assembly holds what no C++ is compiled to.
+
+    `asm` (between #APP and #NO_APP), or a line break in a name, could give another meaning to
+    the instructions of the tests, or another target to their calls.
+    """
+    if _APP.search(assembly):
+        return True
+    calls = _CALLS.findall(assembly)
+    if assembly.count(b"geex_fail") + assembly.count(b"geex_done") != len(calls):
+        return True
+    return any(word in assembly for word in _MACROS) and bool(_MACRO_LINE.search(assembly))
 
 
 class Forks:
@@ -162,15 +188,22 @@ class Forks:
             raise Unusual("options")
         self._write_script()
         source = memory_file("sample", (code + test).encode("utf-8", "replace"))
+        assembly = memory_file("assembly")
         try:
-            run = self._compiler(headers).run(b"", [source], limits=limits, compiling=True)
+            run = self._compiler(headers).run(
+                b"", [source, assembly], limits=limits, compiling=True
+            )
+            text = os.pread(assembly, os.fstat(assembly).st_size, 0)
         finally:
             os.close(source)
+            os.close(assembly)
         if not run.timed_out and (run.status < 0 or run.status in _TROUBLE):
             raise Unusual(f"compiler: {run.how}: {_complaint(run)}")
         built = Built.of(run)
         if built.outcome is not None:
             return built
+        if smuggled(text):
+            return Built(Outcome.VIOLATION, SMUGGLED, built.cpu_seconds)
         run = self._link(program.options, limits)
         with contextlib.suppress(OSError):
             os.unlink(self.object)

@@ -1,7 +1,8 @@
 /* Makes a fork server of a compiler or a linker that does not know it: loaded by LD_PRELOAD,
  * it waits for the moment when the tool opens GEEX_SAMPLE. Until then the tool has read what all
  * programs have in common (a precompiled header; the libraries); each fork goes on with another
- * sample. Descriptors of a request: [the sample]; without one the file itself is opened.
+ * sample. Descriptors of a request: the sample, and a file for the assembly; without them the
+ * sample's file itself is opened.
  *
  * GEEX_ASSEMBLE: command, words parted by \n, that a fork becomes when it ends well. It reads on
  * its standard input what the tool wrote to the file GEEX_ASSEMBLY.
@@ -110,8 +111,9 @@ static int is_sample(const char *path) {
     sample = fcntl(descriptors[0], F_DUPFD_CLOEXEC, 4);
     close(descriptors[0]);
   }
-  if (assembly_file) {
-    assembly = memfd_create("assembly", MFD_CLOEXEC);
+  if (count > 1 && assembly_file) {
+    assembly = fcntl(descriptors[1], F_DUPFD_CLOEXEC, 4);
+    close(descriptors[1]);
     if (assembly < 0 || dup2(assembly, fileno(assembly_file)) < 0) zygote_die("assembly");
     on_exit(assemble, NULL);
   }
