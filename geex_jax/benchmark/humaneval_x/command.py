@@ -88,6 +88,11 @@ def _add_inputs(group: Any) -> None:
         metavar="VERSION",
         help=f"correct data known to be wrong ({fixes.newest()}); see --list-fixes",
     )
+    add(
+        "--extended",
+        action="store_true",
+        help="judge what passed again, by new tests on which canonical solutions agree",
+    )
     add("--list-fixes", action="store_true", help="print the corrections and leave")
     add("--list-prompts", action="store_true", help="print the prompt templates and leave")
 
@@ -179,13 +184,16 @@ def run(args: argparse.Namespace) -> int:
     ks = running.choose_ks(args.k, samples)
     results = Results(output / "results.jsonl")
     began = time.monotonic()
-    pool = _pool(args)
+    pool, cache = _pool(args), _cache(args)
     absent = evaluate(
-        samples, results, pool, limits, _cache(args),
+        samples, results, pool, limits, cache,
         again=(lambda row: row["outcome"] == Outcome.TIMEOUT) if args.recheck_failures else None,
     )  # fmt: skip
     if args.recheck_failures:
         results.rewrite()
+    if args.extended:
+        more = running.extended(samples, problems, results, pool, limits, cache, args.seed)
+        evaluate(more, results, pool, limits, cache)
     results.close()
     _note_run(args, output, names, limits, ks, pool, len(samples))
     print(f"{len(samples):,} samples in {files.seconds(time.monotonic() - began)}", file=sys.stderr)

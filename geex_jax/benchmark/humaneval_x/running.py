@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import collections
+import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from geex_jax.benchmark import languages
 from geex_jax.benchmark.humaneval_x import generations, prompts, sources, tasks
-from geex_jax.benchmark.judge.evaluate import Sample
-from geex_jax.benchmark.languages.types import Problem
+from geex_jax.benchmark.judge.cache import VerdictCache
+from geex_jax.benchmark.judge.evaluate import Judge, Sample
+from geex_jax.benchmark.judge.pool import cache_folder
+from geex_jax.benchmark.judge.results import Results
+from geex_jax.benchmark.languages.types import Limits, Outcome, Problem
 from geex_jax.errors import GeexError
 
 KS = (1, 10, 100)
@@ -23,7 +27,7 @@ def load_problems(names: Sequence[str], args: argparse.Namespace) -> dict[str, l
     wanted = list(names)
     if args.task == "translation":
         wanted += languages.parse(args.source or "all")
-    if args.mixed_shots:  # examples are drawn from all
+    if args.mixed_shots or args.extended:  # examples, and tests, come from all
         wanted += languages.LANGUAGES
     return {
         name: tasks.load(name, args.data, fixes=args.fixes)
@@ -75,8 +79,6 @@ def samples(
 
 def _numbered(found: list[Sample]) -> list[Sample]:
     """Counts samples of one task over several files, so that no two have one number."""
-    import dataclasses
-
     seen: set[tuple[str, str, int]] = set()
     highest: collections.Counter[tuple[str, str]] = collections.Counter()
     out = []
@@ -148,6 +150,36 @@ def _model(args: argparse.Namespace) -> Any:
 
             _models[key] = Endpoint(args.endpoint, args.model)
     return _models[key]
+
+
+def extended(
+    found: Sequence[Sample], problems: Problems, results: Results, pool: Judge, limits: Limits,
+    cache: VerdictCache, seed: int,
+) -> list[Sample]:  # fmt: skip
+    """The samples that passed, with the extended tests of their tasks; those without are left.
+
+    Raises:
+      GeexError: see `benchmark.extended.build`.
+    """
+    from geex_jax.benchmark.extended import build
+
+    made = build(
+        {name: [dict(p) for p in some] for name, some in problems.items()}, pool, cache, seed,
+        limits=limits, folder=cache_folder() / "extended",
+    )  # fmt: skip
+    out = []
+    for sample in found:
+        row = results.rows["given", sample.source, sample.task_id, sample.number]
+        problem = made.problem(sample.language, sample.task_id)
+        if row["outcome"] == Outcome.PASSED and problem is not None:
+            prompt = sample.problem["prompt"]  # it may be the sample's own
+            out.append(
+                dataclasses.replace(sample, tests="extended", problem={**problem, "prompt": prompt})
+            )
+    tasks_with = {(s.language, s.task_id) for s in out}
+    print(f"{len(out):,} samples passed and are judged by extended tests of {len(tasks_with):,} "
+          "tasks")  # fmt: skip
+    return out
 
 
 def choose_ks(asked: str | None, found: Sequence[Sample]) -> list[int]:
