@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "convert": ("convert", "any known checkpoint to a model folder, streamed"),
     "export": ("export", "a model folder to transformers, the official code or safetensors"),
     "inspect": ("inspect", "what a checkpoint is and holds, and a fingerprint of its content"),
+    "embedded": ("embedded", "parallel programming tasks in six languages, from a seed"),
     "doctor": ("doctor", "what the benchmark needs of this machine, and how to install it"),
     "bench": ("bench", "measure against peers in the same run"),
 }

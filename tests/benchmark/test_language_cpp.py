@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from geex_jax.benchmark import mutants
-from geex_jax.benchmark.languages import cpp_tools
+from geex_jax.benchmark.languages import cpp, cpp_tools
 from geex_jax.benchmark.languages.cpp import Cpp, with_proof
 from geex_jax.benchmark.languages.cpp_forks import split_lead
 from geex_jax.benchmark.languages.types import Limits, Outcome, Program
@@ -419,3 +419,13 @@ def test_same_verdicts_as_plain_compiler(box, rows, tmp_path):
     mine = [known.get(found[i].outcome, "failed") for i in range(len(programs))]
     assert mine == [plain(x, tmp_path) for x in programs]
     assert len(set(mine)) == 3  # all kinds were among them
+
+
+def test_a_missing_library_leaves_its_programs_out(monkeypatch):
+    monkeypatch.setattr(cpp, "_FOLDERS", ("/nowhere",))
+    tools = LANGUAGE.toolchain()
+    assert not tools.missing and len(tools.advice) == 2
+    program = Program("#include<boost/any.hpp>\n", "int main(){}\n")
+    (_, verdict), *rest = LANGUAGE.judge(None, [program], Limits())
+    assert not rest and verdict.outcome is Outcome.NOT_RUN
+    assert "apt-get install libboost-dev" in verdict.message

@@ -79,6 +79,10 @@ def with_proof(test: str, channel: Channel) -> str:
     )
 
 
+def _has(header: str) -> bool:
+    return any(os.path.exists(f"{folder}/{header}") for folder in _FOLDERS)
+
+
 class Cpp(Language):
     """g++ in C++11."""
 
@@ -92,10 +96,12 @@ class Cpp(Language):
         compiler = version([cpp_tools.driver() or "g++", "--version"])
         versions = {"g++": compiler} if compiler else {}
         missing = () if compiler else (("g++", "apt-get install g++"),)
-        for header, package, tasks in _PACKAGES:
-            if not any(os.path.exists(f"{x}/{header}") for x in _FOLDERS):
-                missing += ((f"{header} ({tasks})", f"apt-get install {package}"),)
-        return Toolchain(versions, missing)
+        advice = tuple(
+            (f"{header} ({tasks}, not run without it)", f"apt-get install {package}")
+            for header, package, tasks in _PACKAGES
+            if not _has(header)
+        )
+        return Toolchain(versions, missing, advice)
 
     def prepare(self, cache: pathlib.Path) -> None:
         """Precompiles the headers (some seconds, once for each version of g++)."""
@@ -159,6 +165,13 @@ class Cpp(Language):
     ) -> Iterator[tuple[int, Verdict]]:
         """Compiles, links and runs one program after the other."""
         for index, program in enumerate(programs):
+            lacking = [
+                x for x in _PACKAGES if f"#include<{x[0]}>" in program.code and not _has(x[0])
+            ]
+            if lacking:  # the data set's own includes: the program is not at fault
+                message = f"{lacking[0][0]} is missing: apt-get install {lacking[0][1]}"
+                yield index, Verdict(Outcome.NOT_RUN, message)
+                continue
             yield index, self._judge(jail, program, limits)
 
     def _judge(
