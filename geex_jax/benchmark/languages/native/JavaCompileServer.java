@@ -35,6 +35,8 @@ import java.util.Set;
 import java.util.TreeMap;
 import java.util.TreeSet;
 import java.util.regex.Pattern;
+import javax.tools.Diagnostic;
+import javax.tools.DiagnosticListener;
 import javax.tools.FileObject;
 import javax.tools.ForwardingJavaFileManager;
 import javax.tools.ForwardingJavaFileObject;
@@ -181,7 +183,7 @@ public final class JavaCompileServer {
   }
 
   /** One compilation. */
-  private final class Attempt implements TaskListener {
+  private final class Attempt implements TaskListener, DiagnosticListener<JavaFileObject> {
     final String text;
     final int testsAt; // where the tests begin in the text
     final StringWriter messages = new StringWriter();
@@ -200,7 +202,7 @@ public final class JavaCompileServer {
 
     Attempt plainly() {
       try {
-        return run((JavacTask) tool.getTask(messages, files, null, OPTIONS, null, sources()));
+        return run((JavacTask) tool.getTask(messages, files, this, OPTIONS, null, sources()));
       } catch (RuntimeException | StackOverflowError error) {
         messages.write("javac failed: " + error);
         good = false;
@@ -210,7 +212,7 @@ public final class JavaCompileServer {
 
     Attempt pooled() {
       return ((JavacTaskPool) pool)
-          .getTask(messages, files, null, OPTIONS, null, sources(), this::run);
+          .getTask(messages, files, this, OPTIONS, null, sources(), this::run);
     }
 
     private List<Source> sources() {
@@ -242,6 +244,11 @@ public final class JavaCompileServer {
         }
       }
       return false;
+    }
+
+    @Override
+    public void report(Diagnostic<? extends JavaFileObject> diagnostic) {
+      messages.append(diagnostic.toString()).append('\n');
     }
 
     @Override
