@@ -193,6 +193,8 @@ public final class JavaCompileServer {
     JavacTask task;
     boolean good;
     boolean broken; // javac itself failed
+    boolean generating;
+    boolean halfWritten; // an error while it wrote a class file; the next one would suffer
     boolean deep; // too deep to find all the types that it declares
 
     Attempt(String text, int testsAt) {
@@ -225,7 +227,7 @@ public final class JavaCompileServer {
       task.addTaskListener(this);
       Result result = ((JavacTaskImpl) task).doCall();
       good = result.isOK();
-      broken = !good && result != Result.ERROR;
+      broken = !good && (result != Result.ERROR || halfWritten);
       return this;
     }
 
@@ -248,11 +250,20 @@ public final class JavaCompileServer {
 
     @Override
     public void report(Diagnostic<? extends JavaFileObject> diagnostic) {
-      messages.append(diagnostic.toString()).append('\n');
+      if (diagnostic.getKind() == Diagnostic.Kind.ERROR) {
+        messages.append(diagnostic.toString()).append('\n');
+        halfWritten |= generating;
+      }
+    }
+
+    @Override
+    public void started(TaskEvent event) {
+      generating = event.getKind() == TaskEvent.Kind.GENERATE;
     }
 
     @Override
     public void finished(TaskEvent event) {
+      generating = false;
       if (event.getKind() != TaskEvent.Kind.PARSE) {
         return;
       }

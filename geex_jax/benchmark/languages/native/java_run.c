@@ -133,7 +133,7 @@ int main(int argc, char **argv) {
     job.classes[job.class_count] = next_item(&at, end);
   }
   memset(payload, ' ', (size_t)taken);
-  prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* no /proc/self/mem, /maps or /fd for the program */
+  prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* no /proc/self/mem for the program */
   pthread_attr_init(&how);
   pthread_attr_setstacksize(&how, 1 << 20); /* what `java` gives to its main thread */
   if (pthread_create(&thread, &how, in_thread, &job)) zygote_die("thread");
