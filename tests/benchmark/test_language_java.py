@@ -185,6 +185,9 @@ def test_programs_as_java_has_them(sandbox):
         "writes a file": program("try { java.io.FileWriter w = new java.io.FileWriter(\"x\"); "
                                  "w.write(\"a\"); w.close(); } catch (java.io.IOException e) { "
                                  "return 0; } return a + b;"),
+        "reads a file": program('try { java.nio.file.Files.readString(java.nio.file.Path.of("/etc'
+                                '/passwd")); } catch (java.io.IOException e) { return 0; } return '
+                                "a + b;"),
         "daemon thread": program("Thread t = new Thread(() -> { while (true) { } }); "
                                  "t.setDaemon(true); t.start(); return a + b;"),
         "hook": program("Runtime.getRuntime().addShutdownHook(new Thread(() -> System.out.println("
@@ -230,6 +233,8 @@ def test_only_the_end_of_the_tests_passes(sandbox):
                                 "new java.io.FileOutputStream(\"/proc/self/fd/\" + i)) { f.write("
                                 "\"1\".getBytes()); } catch (java.io.IOException e) { } return 7;"),
                         wrong),
+        "network": (program("try { new java.net.Socket(\"127.0.0.1\", 9).close(); } catch (java"
+                            ".io.IOException e) { } return a + b;"), Outcome.VIOLATION),
         "process": (program("try { new ProcessBuilder(\"/bin/true\").start(); } catch (java.io"
                             ".IOException e) { } return a + b;"), Outcome.VIOLATION),
     }  # fmt: skip

@@ -240,7 +240,8 @@ def _build_runner(folder: pathlib.Path, java: pathlib.Path, javac: pathlib.Path)
         raise GeexError("the JDK has no jni.h")
     if not (java / "lib/server/libjvm.so").is_file():
         raise GeexError("the JDK has no libjvm.so")
-    out = ["-o", str(folder / "java_run"), "-ldl", "-lpthread"]
+    # Its `socket` has to come before the C library's.
+    out = ["-rdynamic", "-o", str(folder / "java_run"), "-ldl", "-lpthread"]
     _run([compiler, "-O2", f"-I{include}", f"-I{include}/linux", str(NATIVE / "java_run.c"), *out])
 
 
