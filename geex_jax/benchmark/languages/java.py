@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import shutil
@@ -22,6 +21,7 @@ from geex_jax.benchmark.languages.types import (
     Verdict,
 )
 from geex_jax.benchmark.sandbox.helpers import HelperDied
+from geex_jax.errors import GeexError
 
 if TYPE_CHECKING:
     import pathlib
@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 _OLDEST = 11  # the data's tests use List.of
 _INSTALL = "apt-get install openjdk-17-jdk-headless"
 _ASSERTION = r"\bAssertionError\b"
-_MEMORY = r"java\.lang\.OutOfMemoryError: (?!unable to create)|insufficient memory for the Java Runtime|Cannot reserve"
+_MEMORY = (
+    r"java\.lang\.OutOfMemoryError: (?!unable to create)|"
+    r"insufficient memory for the Java Runtime|Cannot reserve"
+)
 _LATE = b"javac took longer than the limit of CPU time"
 _ENV = {"LANG": "C.UTF-8"}
 _EMPTY = (
@@ -72,9 +75,7 @@ class Java(Language):
 
     def assemble(self, problem: Problem, code: str) -> Program:
         """Prompt, code, tests; the tests hold the class Main."""
-        return Program(
-            problem["prompt"] + code + "\n", problem["test"], task_id=problem["task_id"]
-        )
+        return Program(problem["prompt"] + code + "\n", problem["test"], task_id=problem["task_id"])
 
     def is_finished(self, code: str) -> bool:
         """Over when it has closed one brace more than it opened."""
@@ -96,15 +97,19 @@ class Java(Language):
         self._tools = java_tools.read(jail.cache)
         self._compiler: Service = jail.service(self._tools.server, env=_ENV)
         self._runner: Zygote | None = None
-        if self._tools.runner:
+        why = self._tools.why_no_runner
+        if not why:
             self._runner = jail.zygote(self._tools.runner, env=_ENV)
             why = self._try(jail)
+        if why:
+            jail.warn(f"Java: programs run by the java command, twice as slow: {why}")
+            self._runner = None
+            why = self._try(jail)
             if why:
-                jail.warn(f"Java: programs run by the java command, slower: {why}")
-                self._runner = None
+                raise GeexError(f"an empty program does not run: {why}")
 
     def _try(self, jail: Jail) -> str:
-        """Runs an empty program in the fork server. Returns why that failed, or ""."""
+        """Runs an empty program. Returns why that failed, or ""."""
         try:
             _, verdict = next(self.judge(jail, [Program(*_EMPTY)], Limits()))
         except Exception as error:
@@ -116,18 +121,15 @@ class Java(Language):
     ) -> Iterator[tuple[int, Verdict]]:
         """Compiles and runs one after the other."""
         for index, program in enumerate(programs):
-            good, spent, answer = self._compile(program, limits)
-            if good:
-                run = self._run(jail, answer, limits)
-                if run.proved and run.status:
-                    run = dataclasses.replace(run, proved=False)
-                yield index, verdict_of_run(
-                    run, assertion=_ASSERTION, memory=_MEMORY, compile_seconds=spent
-                )
-            else:
-                late = answer == _LATE
-                outcome = Outcome.TIMEOUT if late else Outcome.COMPILE_ERROR
-                yield index, Verdict(outcome, head(answer), compile_seconds=spent)
+            yield index, self._verdict(jail, program, limits)
+
+    def _verdict(self, jail: Jail, program: Program, limits: Limits) -> Verdict:
+        good, spent, answer = self._compile(program, limits)
+        if good:
+            run = self._run(jail, answer, limits)
+            return verdict_of_run(run, assertion=_ASSERTION, memory=_MEMORY, compile_seconds=spent)
+        outcome = Outcome.TIMEOUT if answer == _LATE else Outcome.COMPILE_ERROR
+        return Verdict(outcome, head(answer), compile_seconds=spent)
 
     def _compile(self, program: Program, limits: Limits) -> tuple[bool, float, bytes]:
         """Returns whether it compiles, CPU seconds, and the classes or what javac said.

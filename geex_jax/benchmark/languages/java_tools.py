@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
-import hashlib
 import json
 import os
 import pathlib
@@ -36,7 +34,7 @@ _SHARED = ["-XX:+UnlockDiagnosticVMOptions", "-XX:ArchiveRelocationMode=0", "-Xs
 _SERVER = [
     "-XX:+IgnoreUnrecognizedVMOptions", "-XX:-UsePerfData", *_SHARED, "-XX:+UseSerialGC",
     "-XX:TieredStopAtLevel=1", "-Xmn64m", "-Xmx1g", "-XX:+ExitOnOutOfMemoryError",
-    "-Duser.language=en", *_EXPORTS,
+    "-XX:+DisplayVMOutputToStderr", "-Duser.language=en", *_EXPORTS,
 ]  # fmt: skip
 _RUN = [
     # Only G1 maps archived objects in JDK 17; with SerialGC a start takes 15 ms longer.
@@ -120,6 +118,8 @@ def read(cache: str | os.PathLike[str]) -> Tools:
 def build(cache: pathlib.Path) -> None:
     """Builds everything for the `java` and `javac` of the PATH, unless it is there.
 
+    One builder at a time, please: the sandbox sees to it.
+
     Raises:
       GeexError: there is no JDK, or it cannot compile the compile server.
     """
@@ -130,22 +130,21 @@ def build(cache: pathlib.Path) -> None:
         parts.append(f"{folder} {info.st_size} {info.st_mtime_ns}")
     parts.append(f"{c_compiler()} {_SERVER} {_RUN}")
     name = files.fingerprint(*parts)
-    with _locked(cache):
-        if not (cache / name).is_dir():
-            with tempfile.TemporaryDirectory(dir=cache, prefix=".build-") as temporary:
-                built = pathlib.Path(temporary) / "tools"
-                built.mkdir()
-                _build(built, java, javac)
-                os.rename(built, cache / name)
-        settings = {
-            "folder": name, "java": str(java), "javac": str(javac),
-            "no_runner": (cache / name / "no_runner.txt").read_text(),
-            "mounts": _mounts({java, javac}),
-        }  # fmt: skip
-        with contextlib.suppress(OSError, ValueError):
-            if json.loads((cache / _CURRENT).read_text()) == settings:
-                return
-        files.write_json(cache / _CURRENT, settings)
+    if not (cache / name).is_dir():
+        with tempfile.TemporaryDirectory(dir=cache, prefix=".build-") as temporary:
+            built = pathlib.Path(temporary) / "tools"
+            built.mkdir()
+            _build(built, java, javac)
+            os.rename(built, cache / name)
+    settings = {
+        "folder": name, "java": str(java), "javac": str(javac),
+        "no_runner": (cache / name / "no_runner.txt").read_text(),
+        "mounts": _mounts({java, javac}),
+    }  # fmt: skip
+    with contextlib.suppress(OSError, ValueError):
+        if json.loads((cache / _CURRENT).read_text()) == settings:
+            return
+    files.write_json(cache / _CURRENT, settings)
 
 
 def home(tool: str) -> pathlib.Path:
@@ -186,14 +185,6 @@ def _mounts(homes: Iterable[pathlib.Path]) -> list[str]:
                     if real.startswith("/etc/") and "java" in real:
                         found.add(real)
     return sorted(found)
-
-
-@contextlib.contextmanager
-def _locked(cache: pathlib.Path):  # noqa: ANN202
-    """One builder at a time: workers start together."""
-    with open(cache / "lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _run(argv: Sequence[str], stdin: bytes = b"", cwd: pathlib.Path | None = None) -> str:
@@ -249,8 +240,9 @@ def _build_runner(folder: pathlib.Path, java: pathlib.Path, javac: pathlib.Path)
         raise GeexError("the JDK has no jni.h")
     if not (java / "lib/server/libjvm.so").is_file():
         raise GeexError("the JDK has no libjvm.so")
-    _run([compiler, "-O2", "-I", str(include), "-I", str(include / "linux"),
-          str(NATIVE / "java_run.c"), "-o", str(folder / "java_run"), "-ldl", "-lpthread"])  # fmt: skip
+    # Its `socket` has to come before the C library's.
+    out = ["-rdynamic", "-o", str(folder / "java_run"), "-ldl", "-lpthread"]
+    _run([compiler, "-O2", f"-I{include}", f"-I{include}/linux", str(NATIVE / "java_run.c"), *out])
 
 
 def _archive(

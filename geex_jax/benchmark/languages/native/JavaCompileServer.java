@@ -35,6 +35,8 @@ import java.util.Set;
 import java.util.TreeMap;
 import java.util.TreeSet;
 import java.util.regex.Pattern;
+import javax.tools.Diagnostic;
+import javax.tools.DiagnosticListener;
 import javax.tools.FileObject;
 import javax.tools.ForwardingJavaFileManager;
 import javax.tools.ForwardingJavaFileObject;
@@ -181,7 +183,7 @@ public final class JavaCompileServer {
   }
 
   /** One compilation. */
-  private final class Attempt implements TaskListener {
+  private final class Attempt implements TaskListener, DiagnosticListener<JavaFileObject> {
     final String text;
     final int testsAt; // where the tests begin in the text
     final StringWriter messages = new StringWriter();
@@ -191,6 +193,8 @@ public final class JavaCompileServer {
     JavacTask task;
     boolean good;
     boolean broken; // javac itself failed
+    boolean generating;
+    boolean halfWritten; // an error while it wrote a class file; the next one would suffer
     boolean deep; // too deep to find all the types that it declares
 
     Attempt(String text, int testsAt) {
@@ -200,7 +204,7 @@ public final class JavaCompileServer {
 
     Attempt plainly() {
       try {
-        return run((JavacTask) tool.getTask(messages, files, null, OPTIONS, null, sources()));
+        return run((JavacTask) tool.getTask(messages, files, this, OPTIONS, null, sources()));
       } catch (RuntimeException | StackOverflowError error) {
         messages.write("javac failed: " + error);
         good = false;
@@ -210,7 +214,7 @@ public final class JavaCompileServer {
 
     Attempt pooled() {
       return ((JavacTaskPool) pool)
-          .getTask(messages, files, null, OPTIONS, null, sources(), this::run);
+          .getTask(messages, files, this, OPTIONS, null, sources(), this::run);
     }
 
     private List<Source> sources() {
@@ -223,7 +227,7 @@ public final class JavaCompileServer {
       task.addTaskListener(this);
       Result result = ((JavacTaskImpl) task).doCall();
       good = result.isOK();
-      broken = !good && result != Result.ERROR;
+      broken = !good && (result != Result.ERROR || halfWritten);
       return this;
     }
 
@@ -245,7 +249,21 @@ public final class JavaCompileServer {
     }
 
     @Override
+    public void report(Diagnostic<? extends JavaFileObject> diagnostic) {
+      if (diagnostic.getKind() == Diagnostic.Kind.ERROR) {
+        messages.append(diagnostic.toString()).append('\n');
+        halfWritten |= generating;
+      }
+    }
+
+    @Override
+    public void started(TaskEvent event) {
+      generating = event.getKind() == TaskEvent.Kind.GENERATE;
+    }
+
+    @Override
     public void finished(TaskEvent event) {
+      generating = false;
       if (event.getKind() != TaskEvent.Kind.PARSE) {
         return;
       }
