@@ -25,8 +25,8 @@ from geex_jax.benchmark.sandbox.helpers import HelperDied
 
 if TYPE_CHECKING:
     from geex_jax.benchmark.sandbox.finished import Channel, Finished
-    from geex_jax.benchmark.sandbox.jail import Jail
     from geex_jax.benchmark.sandbox.helpers import Zygote
+    from geex_jax.benchmark.sandbox.jail import Jail
 
 PRINTS_OK = "prints-ok"  # option of a program: what it prints does not fail it
 _SYNTAX, _FAILED = 83, 84  # exit statuses of node_judge.js
@@ -55,6 +55,8 @@ _TRIALS = (
      Outcome.WRONG_ANSWER),
     ("const f = x => { let a; for (let i = 0; i < 40; i++) { a = []; for (let j = 0; j < 5e4; "
      "j++) a.push({j}) } return [2] }", Outcome.PASSED),
+    ("try { require('fs').openSync('/proc/self/mem'); process.exit() } catch { } "
+     "const f = x => [2]", Outcome.PASSED),
     ("const f = x => 'a1b2'.replace(/[a-z]\\d/g, '').split(/,/).map(y => 2)", Outcome.PASSED),
     ("const f = x => { new WebAssembly.Module(new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0])); "
      "return [2] }", Outcome.PASSED),
@@ -100,7 +102,7 @@ class JavaScript(Language):
         what = f"node >= {OLDEST}" + (f" (there is {line})" if line else "")
         missing = () if good else ((what, "apt-get install nodejs npm"),)
         advice = () if package else (
-            (f"js-md5 (problem 162; fetched by npm if it can be)", f"npm install -g {PACKAGE}"),
+            ("js-md5 (problem 162; fetched by npm if it can be)", f"npm install -g {PACKAGE}"),
         )  # fmt: skip
         return Toolchain(versions, missing, advice)
 

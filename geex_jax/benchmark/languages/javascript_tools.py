@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import os
 import pathlib
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 
 from geex_jax.benchmark.languages.base import NATIVE, version
 
 OLDEST = 16  # of node; the first with all that node_judge.js uses
 PACKAGE = "js-md5@0.7.3"  # problem 162 requires it; 0.8 exports something else
+_AGAIN = 3600  # seconds until npm, once it has failed, is asked again
 _SYSTEM = ("/usr/", "/bin/", "/lib")  # every sandbox shows these
 # The same random numbers for each program, so that a program has one verdict.
 _COMMON = ("--random-seed=20230330",)
@@ -95,11 +98,17 @@ def mounts(cache: pathlib.Path) -> list[str]:
 
 def build(cache: pathlib.Path) -> None:
     """Builds the fork server and fetches js-md5, unless that was done before."""
-    from geex_jax import files
-
     node = find_node()
     if node is None:
         return
+    with open(cache / ".lock", "w") as lock:  # workers come here at the same time
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _build(cache, node)
+
+
+def _build(cache: pathlib.Path, node: str) -> None:
+    from geex_jax import files  # not in sandboxes
+
     if not module_folders(cache)[1]:
         _install_package(cache)
     modules, package = module_folders(cache)
@@ -111,29 +120,30 @@ def build(cache: pathlib.Path) -> None:
     )
     folder = cache / f"node-{key}"
     if not folder.is_dir():
-        _build_folder(folder, sources, compiler)
+        _build_folder(folder, node, sources, compiler)
     why = folder / "why"
+    optional = tuple((folder / "flags").read_text().split())
     files.write_json(cache / "tools.json", dataclasses.asdict(Tools(
         node=node, folder=folder.name, addon=not why.exists(),
         why=why.read_text() if why.exists() else "",
-        flags=accepted(node, _FLAGS + _OPTIONAL), plain_flags=accepted(node, _COMMON + _OPTIONAL),
+        flags=_FLAGS + optional, plain_flags=_COMMON + optional,
         modules=tuple("node_modules" if x == own else x for x in modules), package=package,
     )))  # fmt: skip
 
 
 def _build_folder(
-    folder: pathlib.Path, sources: Sequence[pathlib.Path], compiler: str | None
+    folder: pathlib.Path, node: str, sources: Sequence[pathlib.Path], compiler: str | None
 ) -> None:
     """Makes the folder whole or not at all."""
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".node-") as name:
         new = pathlib.Path(name, "new")
         new.mkdir()
         shutil.copy(sources[1], new)
+        (new / "flags").write_text(" ".join(_accepted(node)))
         why = "no C compiler" if compiler is None else _compile(compiler, sources[0], new)
         if why:
             (new / "why").write_text(why)
-        if not folder.is_dir():
-            os.rename(new, folder)
+        os.rename(new, folder)
 
 
 def _compile(compiler: str, source: pathlib.Path, folder: pathlib.Path) -> str:
@@ -147,28 +157,27 @@ def _compile(compiler: str, source: pathlib.Path, folder: pathlib.Path) -> str:
     return "" if done.returncode == 0 else f"{compiler}: {done.stderr.strip()[:300]}"
 
 
-def accepted(node: str, flags: Sequence[str]) -> tuple[str, ...]:
-    """Those of `flags` that this node knows."""
+def _accepted(node: str) -> list[str]:
+    """Those of the optional flags that this node knows; the others are as old as node 16."""
     try:
         done = subprocess.run(
             [node, "--help"], capture_output=True, text=True, timeout=30, check=True
         )
     except (OSError, subprocess.SubprocessError):
-        return ()
-    # V8's own flags are not in that text; they have been there since long before node 16.
-    return tuple(x for x in flags if x not in _OPTIONAL or x in done.stdout)
+        return []
+    return [x for x in _OPTIONAL if x in done.stdout]
 
 
 def _install_package(cache: pathlib.Path) -> None:
     """Gets js-md5 by npm if it can; `Tools.package` says whether it is there."""
-    npm = shutil.which("npm")
-    if npm is None:
+    npm, failed = shutil.which("npm"), cache / "npm-failed"
+    if npm is None or (failed.exists() and time.time() - failed.stat().st_mtime < _AGAIN):
         return
     with tempfile.TemporaryDirectory(dir=cache, prefix=".npm-") as name:
         command = [npm, "install", "--prefix", name, "--ignore-scripts", "--no-audit",
-                   "--no-fund", "--no-save", PACKAGE]  # fmt: skip
+                   "--no-fund", "--no-save", "--fetch-retries=0", PACKAGE]  # fmt: skip
         try:
-            subprocess.run(command, capture_output=True, timeout=60, check=True, cwd=name)
+            subprocess.run(command, capture_output=True, timeout=30, check=True, cwd=name)
             os.rename(f"{name}/node_modules", cache / "node_modules")
         except (OSError, subprocess.SubprocessError):
-            return
+            failed.touch()

@@ -162,8 +162,10 @@ const { next } = Object.getPrototypeOf(function* () {}).prototype;
 let pid;
 
 function run() {
-  const [code, test, judged, locked, own] = trusted.serve();
+  let [code, test, judged, locked, own] = trusted.serve();
   pid = own;
+  if (code[0] === '\ufeff') code = code.slice(1);
+  if (code.startsWith('#!')) code = `//${code}`;
   let main, star, ended = true;
   try {
     [main, star] = compile(code, test, judged);

@@ -167,6 +167,8 @@ int open64(const char *path, int flags, ...) {
   return fd;
 }
 
+int open(const char *path, int flags, ...) __attribute__((alias("open64")));
+
 /* The threads of the fork server are not in its children, and V8's garbage collector gives them
  * work now and then that the main thread does itself if nobody else does. When the event loop has
  * run empty, node waits until they have done it: that is a natural end. */
