@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from geex_jax.benchmark.languages.base import NATIVE, version
 
@@ -51,8 +52,10 @@ class Tools:
     @staticmethod
     def read(cache: str | pathlib.Path) -> Tools:
         """What `build` left in `cache`."""
-        values = json.loads((pathlib.Path(cache) / "tools.json").read_text())
-        return Tools(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        values: dict[str, Any] = json.loads((pathlib.Path(cache) / "tools.json").read_text())
+        for name in ("flags", "plain_flags", "modules"):
+            values[name] = tuple(values[name])
+        return Tools(**values)
 
 
 def find_node() -> str | None:
