@@ -93,6 +93,12 @@ def _add_inputs(group: Any) -> None:
         action="store_true",
         help="judge what passed again, by new tests on which canonical solutions agree",
     )
+    add(
+        "--similarity",
+        action="store_true",
+        help="BLEU and CodeBLEU against the canonical solution (needs .[metrics])",
+    )
+    add("--security", action="store_true", help="static security findings in the samples")
     add("--list-fixes", action="store_true", help="print the corrections and leave")
     add("--list-prompts", action="store_true", help="print the prompt templates and leave")
 
@@ -194,6 +200,9 @@ def run(args: argparse.Namespace) -> int:
     if args.extended:
         more = running.extended(samples, problems, results, pool, limits, cache, args.seed)
         evaluate(more, results, pool, limits, cache)
+    if args.similarity or args.security:
+        for note in running.annotate(args, results, problems):
+            print(note, file=sys.stderr)
     results.close()
     _note_run(args, output, names, limits, ks, pool, len(samples))
     print(f"{len(samples):,} samples in {files.seconds(time.monotonic() - began)}", file=sys.stderr)
@@ -235,6 +244,10 @@ def check(args: argparse.Namespace) -> None:
             raise GeexError(
                 f"--{name.replace('_', '-')} must be above 0", "leave it for the default"
             )
+    if args.similarity:
+        from geex_jax.benchmark import metrics
+
+        metrics.check()
     if args.n is not None and args.n < 1:
         raise GeexError("--n must be at least 1", "it is the number of samples a task")
     if args.recheck_failures is not None and args.recheck_failures <= 1:

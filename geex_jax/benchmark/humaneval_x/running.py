@@ -182,6 +182,27 @@ def extended(
     return out
 
 
+def annotate(args: argparse.Namespace, results: Results, problems: Problems) -> list[str]:
+    """Adds similarity and security findings to the rows. Returns what there is to say about it."""
+    rows = [row for row in results.rows.values() if row.get("set", "given") == "given"]
+    notes: list[str] = []
+    if args.similarity:
+        from geex_jax.benchmark import metrics
+
+        solutions = {
+            (name, p["task_id"]): p["canonical_solution"]
+            for name in problems
+            for p in problems[name]
+        }
+        metrics.add_scores(rows, solutions)
+    if args.security:
+        from geex_jax.benchmark import security
+
+        notes += security.add_findings(rows)
+    results.rewrite()
+    return notes
+
+
 def choose_ks(asked: str | None, found: Sequence[Sample]) -> list[int]:
     """The values of k: those asked for, or those of 1, 10, 100 that every task's n allows.
 
