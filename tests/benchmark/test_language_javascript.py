@@ -158,7 +158,7 @@ def test_a_program_is_tried_again_and_then_alone_if_the_fork_server_dies():
     channel = types.SimpleNamespace(fd=70, first=1, second=2, close=lambda: None)
     jail = types.SimpleNamespace(cache="/c", tmp="/t", run=run, channel=lambda: channel)
     language._zygote = Dead()  # type: ignore[assignment]
-    language._tools = javascript_tools.Tools("/node", "x", True, "", (), (), (), True)
+    language._tools = javascript_tools.Tools("/node", "x", True, "", (), (), (), True, 0)
     assert language._run(jail, Program("", ""), LIMITS) == "finished"  # type: ignore[arg-type]
     assert asked == ["fork", "fork", "/node"]
 
@@ -180,6 +180,8 @@ PROGRAMS = [
     ("const f = x => JSON.parse('{')", R, "SyntaxError"),
     (RIGHT + "; Promise.reject(new Error('no'))", R, "Error: no"),
     (RIGHT + "; setTimeout(() => { throw new Error('no') }, 1)", R, "Error: no"),
+    (RIGHT + "; require('fs').readFile('/dev/null', () => { throw new Error('no') })", R,
+     "Error: no"),
     (RIGHT + "; process.on('uncaughtException', () => {}); f(null.x)", R, "ended before"),
     ("const f = x => { console.log(x); return [x + 1] }", W, "standard output; the reference"),
     ("const f = x => { console.error(x); return [x + 1] }", W, "standard error; the reference"),
@@ -193,7 +195,8 @@ PROGRAMS = [
      "const f = x => [new B().g(x)]", P, ""),
     ("if (typeof module === 'undefined') return; " + RIGHT, P, ""),
     ("\ufeff#!/usr/bin/env node\n" + RIGHT, P, ""),
-    ("const f = x => { const w = new WebAssembly.Memory({initial: 1}); return [x + 1] }", P, ""),
+    ("const f = x => { new WebAssembly.Module(new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0])); "
+     "return [x + 1] }", P, ""),
     ("const f = x => [require('js-md5')('a') === '0cc175b9c0f1b6a831c399e269772661' && x + 1]",
      P, ""),
     ("const f = x => { const fs = require('fs'); fs.writeFileSync('a', '' + x); "
@@ -202,8 +205,7 @@ PROGRAMS = [
      "|| process.execArgv.length || process.env.LD_PRELOAD || process.pid !== "
      "+require('fs').readlinkSync('/proc/self')) throw 1; " + RIGHT, P, ""),
     ("const f = x => [x + 1]; (async () => { const r = require('fs').promises; await r.readFile("
-     "'/dev/null'); if (typeof (await import('os')).cpus !== 'function') throw 1; "
-     "if (require('fs').readFileSync('/dev/stdin').length) throw 1; })()", P, ""),
+     "'/dev/null'); if (require('fs').readFileSync('/dev/stdin').length) throw 1; })()", P, ""),
     ("const f = x => [x + 1]; process.stdin.on('end', () => setTimeout(() => process.stdin."
      "removeAllListeners(), 2)).resume(); require('zlib').gzip('a', (e) => { if (e) throw e })",
      P, ""),
@@ -317,6 +319,15 @@ def test_tests_cannot_be_swallowed(box):
     quoted = "console.assert(f('*/') === 1)\nconsole.assert(f(1) === 1)\n"
     verdicts = judge(box, "const f = x => 1", "const f = x => 2; /*", test=quoted)
     assert verdicts[0].outcome is P and verdicts[1].outcome is not P
+
+
+@needs_node
+def test_modules_can_be_imported(box):
+    # node 18 has no loader for programs that are compiled as ours are.
+    if subprocess.run(["node", "-e", "process.exit(+!vm.constants)"]).returncode:
+        pytest.skip("needs node >= 20.12")
+    (verdict,) = judge(box, RIGHT + "; import('os').then(x => { if (!x.cpus) throw 1 })")
+    assert verdict.outcome is P
 
 
 @needs_node

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import pathlib
@@ -32,8 +33,8 @@ PRINTS_OK = "prints-ok"  # option of a program: what it prints does not fail it
 _SYNTAX, _FAILED = 83, 84  # exit statuses of node_judge.js
 _HEAD = struct.Struct("<iii4I")  # struct header of node_zygote.c
 _MEMORY = (
-    r"JavaScript heap out of memory|Array buffer allocation failed|could not allocate memory|"
-    r"process out of memory"
+    r"JavaScript heap out of memory|process out of memory|Array buffer allocation failed|"
+    r"(?:could not|Failed to) allocate memory"
 )
 _CALL = re.compile(
     r"(?<![\w$.'\"`])(console|JSON|Math|Number|String|Array|Object)\s*\.\s*(\w+)(?=\s*\()"
@@ -211,12 +212,15 @@ class JavaScript(Language):
         return verdict
 
     def _run(self, jail: Jail, program: Program, limits: Limits) -> Finished:
+        # node 24 reserves half a gigabyte, which is not the program's doing.
+        memory = limits.memory_bytes + self._tools.reserved
+        given = dataclasses.replace(limits, memory_bytes=memory)
         for _ in range(2):
             if self._zygote is None:
                 break
             channel = jail.channel()
             try:
-                return self._zygote.run(_payload(program, channel), limits=limits, channel=channel)
+                return self._zygote.run(_payload(program, channel), limits=given, channel=channel)
             except HelperDied:  # it has been started again
                 channel.close()
         channel = jail.channel()
@@ -224,7 +228,7 @@ class JavaScript(Language):
         return jail.run(
             [self._tools.node, *self._tools.plain_flags, *self._heap_flags(limits),
              f"{folder}/node_judge.js", "-", jail.tmp],
-            limits=limits, env=self._environment(jail), stdin=_payload(program, channel),
+            limits=given, env=self._environment(jail), stdin=_payload(program, channel),
             channel=channel,
         )  # fmt: skip
 

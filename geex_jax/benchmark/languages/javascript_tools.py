@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -38,6 +39,7 @@ class Tools:
       flags: for node as a fork server. plain_flags: for node with one program.
       modules: folders in which `require` looks for packages; relative to the cache, or absolute.
       package: whether js-md5 is in one of them.
+      reserved: bytes of memory that node takes hold of at its start; little of it is used.
     """
 
     node: str
@@ -48,6 +50,7 @@ class Tools:
     plain_flags: tuple[str, ...]
     modules: tuple[str, ...]
     package: bool
+    reserved: int
 
     @staticmethod
     def read(cache: str | pathlib.Path) -> Tools:
@@ -125,12 +128,14 @@ def _build(cache: pathlib.Path, node: str) -> None:
     if not folder.is_dir():
         _build_folder(folder, node, sources, compiler)
     why = folder / "why"
-    optional = tuple((folder / "flags").read_text().split())
+    found, reserved = json.loads((folder / "probe.json").read_text())
+    optional = tuple(found)
     files.write_json(cache / "tools.json", dataclasses.asdict(Tools(
         node=node, folder=folder.name, addon=not why.exists(),
         why=why.read_text() if why.exists() else "",
         flags=_FLAGS + optional, plain_flags=_COMMON + optional,
         modules=tuple("node_modules" if x == own else x for x in modules), package=package,
+        reserved=reserved,
     )))  # fmt: skip
 
 
@@ -142,7 +147,7 @@ def _build_folder(
         new = pathlib.Path(name, "new")
         new.mkdir()
         shutil.copy(sources[1], new)
-        (new / "flags").write_text(" ".join(_accepted(node)))
+        (new / "probe.json").write_text(json.dumps(_probe(node)))
         why = "no C compiler" if compiler is None else _compile(compiler, sources[0], new)
         if why:
             (new / "why").write_text(why)
@@ -160,15 +165,23 @@ def _compile(compiler: str, source: pathlib.Path, folder: pathlib.Path) -> str:
     return "" if done.returncode == 0 else f"{compiler}: {done.stderr.strip()[:300]}"
 
 
-def _accepted(node: str) -> list[str]:
-    """Those of the optional flags that this node knows; the others are as old as node 16."""
-    try:
-        done = subprocess.run(
-            [node, "--help"], capture_output=True, text=True, timeout=30, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [x for x in _OPTIONAL if x in done.stdout]
+def _probe(node: str) -> tuple[list[str], int]:
+    """Returns (those optional flags that this node knows, bytes that it reserves at its start).
+
+    The other flags are as old as node 16.
+    """
+    script = "console.log(require('fs').readFileSync('/proc/self/status', 'utf8'))"
+    said = []
+    for arguments in (["--help"], ["-e", script]):
+        try:
+            done = subprocess.run(
+                [node, *arguments], capture_output=True, text=True, timeout=30, check=True
+            )
+            said.append(done.stdout)
+        except (OSError, subprocess.SubprocessError):
+            said.append("")
+    reserved = re.search(r"VmData:\s*(\d+) kB", said[1])
+    return [x for x in _OPTIONAL if x in said[0]], int(reserved[1]) << 10 if reserved else 0
 
 
 def _install_package(cache: pathlib.Path) -> None:

@@ -156,7 +156,8 @@ function compile(code, test, judged) {
   return [main, star];
 }
 
-const importModuleDynamically = vm.constants && vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER;
+const importModuleDynamically = vm.constants
+  ? vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER : (name) => import(name);
 const { next } = Object.getPrototypeOf(function* () {}).prototype;
 
 let pid;

@@ -181,8 +181,16 @@ int pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *mutex) {
   return real(condition, mutex);
 }
 
-/* On its way out node destroys what those threads wait on: it would wait for them or give up.
- * Neither call has anything else to do. */
+/* On its way out after an error, node joins those threads, whose places others may have taken,
+ * and destroys what they wait on: it would wait for them or give up. It ends without all that. */
+int pthread_join(pthread_t thread, void **result) {
+  static int (*real)(pthread_t, void **);
+  if (child && pthread_equal(pthread_self(), main_thread)) return 0;
+  if (!real) real = (int (*)(pthread_t, void **))dlsym(RTLD_NEXT, "pthread_join");
+  if (!real) zygote_die("pthread_join");
+  return real(thread, result);
+}
+
 int pthread_cond_destroy(pthread_cond_t *condition) {
   (void)condition;
   return 0;
