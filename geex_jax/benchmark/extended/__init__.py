@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from geex_jax.benchmark.extended.build import AGREE, VERSION, Extended, build
+from geex_jax.benchmark.extended.building import AGREE, VERSION, Extended, build
 
 __all__ = ["AGREE", "VERSION", "Extended", "build"]

@@ -98,16 +98,15 @@ def _rounds(
       judge: of each group of a place's cases, whether it is done with.
     """
     groups = [(place, tuple(cases)) for place, cases in places.items() if cases]
-    for size in (_PARTS, 1, 0):
+    while groups:
         done = judge(groups)
-        groups = [
-            (place, cases[i : i + size])
-            for (place, cases), ready in zip(groups, done, strict=True)
-            if not ready and len(cases) > size > 0
-            for i in range(0, len(cases), size)
-        ]
-        if not groups:
-            return
+        smaller = []
+        for (place, cases), ready in zip(groups, done, strict=True):
+            if not ready and len(cases) > 1:
+                size = _PARTS if len(cases) > _PARTS else 1
+                parts = range(0, len(cases), size)
+                smaller += [(place, cases[i : i + size]) for i in parts]
+        groups = smaller
 
 
 def results(

@@ -10,7 +10,7 @@ from typing import Any
 from geex_jax.benchmark.extended.reading import Arguments, Given
 from geex_jax.benchmark.extended.slots import Slot
 
-COUNT = 25  # new inputs of a task, if its arguments allow as many
+COUNT = 30  # new inputs of a task, if its arguments allow as many
 _TRIES = 40  # for each of them
 _INT32 = 2**31
 Rule = Callable[[Arguments], bool]
@@ -90,7 +90,7 @@ def _candidates(first: Arguments) -> Iterator[Callable[[Arguments], bool | None]
         one, two = _size(first[i]), _size(first[j])
         if one is None or two is None:
             continue
-        if isinstance(first[i], list) and isinstance(first[j], list):
+        if type(first[i]) is type(first[j]) and isinstance(first[i], list | str) and i < j:
             gap = one - two
             yield lambda a, i=i, j=j, gap=gap: len(a[i]) - len(a[j]) == gap
         # Order of two numbers, and numbers that count items (k of a list's n).

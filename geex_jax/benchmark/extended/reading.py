@@ -112,6 +112,10 @@ def _value(node: ast.expr) -> Any:
             except (TypeError, ArithmeticError):
                 pass
         raise ValueError("no plain arithmetic")
+    if isinstance(node, ast.List):
+        return [_value(x) for x in node.elts]
+    if isinstance(node, ast.Tuple):
+        return tuple(_value(x) for x in node.elts)
     value = ast.literal_eval(node)
     if not plain(value):
         raise ValueError("no plain value")

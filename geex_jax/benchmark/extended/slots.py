@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from random import Random
@@ -67,9 +68,15 @@ class Slot:
         return low, max(high, min(high + 3, LONGEST))
 
     def bounds(self, kind: type) -> tuple[float, float]:
-        """Smallest and largest number that new ones may be."""
+        """Smallest and largest number that new ones may be.
+
+        Whole ones may be somewhat larger than all given, where those are few and small. Others
+        have room enough between them, and are often grades or shares, which have an end.
+        """
         some = [v for v in self.numbers if isinstance(v, kind)] or self.numbers
         low, high = min(some), max(some)
+        if any(isinstance(v, float) for v in self.numbers):
+            return min(self.numbers), max(self.numbers)
         return low - abs(low) // 4 if low < 0 else low, high + max(5, abs(high) // 4)
 
     # New values --------------------------------------------------------------------------
@@ -93,7 +100,7 @@ class Slot:
         return source.choice(self.values)
 
     def _integer(self, value: int, source: Random) -> int:
-        low, high = map(int, self.bounds(int))
+        low, high = map(math.floor, self.bounds(int))
         kind = source.randrange(4)
         if kind == 0:
             new = value + source.choice((-2, -1, 1, 2))

@@ -78,9 +78,13 @@ class Renderer(abc.ABC):
         """The whole test, in the shape of the data's own."""
 
 
+_COMMENTS = re.compile(r"/\*.*?\*/|^\s*//[^\n]*", re.DOTALL | re.MULTILINE)
+
+
 def problem_text(problem: Problem) -> str:
-    """All of a problem's program but the tests."""
-    return problem["prompt"] + problem["declaration"] + problem["canonical_solution"]
+    """All of a problem's program but tests and comments, which hold calls as examples."""
+    whole = problem["prompt"] + problem["declaration"] + problem["canonical_solution"]
+    return _COMMENTS.sub("", whole)
 
 
 def split(text: str, opened: str = "<([{", closed: str = ">)]}") -> list[str]:

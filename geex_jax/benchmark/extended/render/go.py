@@ -90,7 +90,7 @@ class Go(Renderer):
             return f"    assert.Equal(true, geexAllNear({call}, {wanted}))\n"
         if kind.name == "[]" and not value:  # an empty list may be nil
             return f"    assert.Equal(0, len({call}))\n"
-        if base.has_float(value):
+        if base.has_float(value) and _may_be_float(kind):
             raise NotRenderable("floats deep inside a value")
         return f"    assert.Equal({wanted}, {call})\n"
 
@@ -101,8 +101,22 @@ class Go(Renderer):
         return (
             f"{_NEAR if 'Near(' in body else ''}\n"
             f"func {name[1] if name else 'TestExtended'}(t *testing.T) {{\n"
-            f"    assert := assert.New(t)\n{body}}}\n"
+            f"    assert := assert.New(t)\n{self._imported()}{body}}}\n"
         )
+
+    def _imported(self) -> str:
+        """Uses of what the data's tests import for themselves: without any, Go refuses it."""
+        out = ""
+        for path in re.findall(r'"([\w./]+)"', self.problem.get("test_setup", "")):
+            name = path.rpartition("/")[2]
+            used = re.search(rf"\b{name}\.[A-Z]\w*", self.problem["test"])
+            if used and name not in ("testing", "assert"):
+                out += f"    _ = {used[0]}\n"
+        return out
+
+
+def _may_be_float(kind: Type) -> bool:
+    return kind.name in ("float64", "interface{}") or any(map(_may_be_float, kind.of))
 
 
 def _type(text: str) -> Type:

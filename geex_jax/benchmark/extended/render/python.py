@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from geex_jax.benchmark.extended import reading
 from geex_jax.benchmark.extended.render.base import (
