@@ -28,6 +28,17 @@ REQUIREMENTS = [
     "huggingface-hub>=0.26",
 ]
 
+# Grammars of the six languages, for CodeBLEU.
+METRICS = [
+    "tree-sitter>=0.26",
+    "tree-sitter-python>=0.25",
+    "tree-sitter-cpp>=0.23.4",
+    "tree-sitter-java>=0.23.5",
+    "tree-sitter-javascript>=0.25",
+    "tree-sitter-go>=0.25",
+    "tree-sitter-rust>=0.24",
+]
+
 setup(
     name="geex-jax",
     version=VERSION,
@@ -52,12 +63,15 @@ setup(
         "serve": ["starlette>=0.40", "uvicorn>=0.30"],  # for the server, which is to come
         "wandb": ["wandb>=0.19"],
         "ray": ["ray[client]>=2.40"],
+        "metrics": METRICS,
+        "security": ["bandit>=1.8"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",
             "hypothesis>=6.120",
             "psutil>=6",
             "safetensors>=0.5",
+            *METRICS,
             "ruff==0.17.6",
             "pyright==1.1.414",
         ],

@@ -247,7 +247,8 @@ def check(args: argparse.Namespace) -> None:
     if args.similarity:
         from geex_jax.benchmark import metrics
 
-        metrics.check()
+        if not metrics.available():
+            raise GeexError("CodeBLEU needs tree-sitter", 'pip install "geex-jax[metrics]"')
     if args.n is not None and args.n < 1:
         raise GeexError("--n must be at least 1", "it is the number of samples a task")
     if args.recheck_failures is not None and args.recheck_failures <= 1:
