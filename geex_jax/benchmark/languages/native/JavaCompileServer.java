@@ -31,6 +31,7 @@ import java.util.Map;
 import java.util.Set;
 import java.util.TreeMap;
 import java.util.TreeSet;
+import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import javax.tools.Diagnostic;
 import javax.tools.DiagnosticListener;
@@ -51,6 +52,9 @@ public final class JavaCompileServer {
 
   /** Text that is compiled by a compiler of its own, which nobody uses afterwards. */
   private static final Pattern ODD = Pattern.compile("\\b(package|module)\\b|\\\\u");
+
+  private static final Pattern FAILURE =
+      Pattern.compile("^(java[.a-z]*\\.[A-Za-z]+(Error|Exception)\\b.*)", Pattern.MULTILINE);
 
   private static final List<String> OPTIONS = List.of("-proc:none");
 
@@ -218,6 +222,12 @@ public final class JavaCompileServer {
       Result result = ((JavacTaskImpl) task).doCall();
       good = result.isOK();
       broken = !good && (result != Result.ERROR || halfWritten);
+      Matcher failure = FAILURE.matcher(messages.getBuffer());
+      if (broken && failure.find()) { // the trace behind it differs from time to time
+        String first = failure.group(1);
+        messages.getBuffer().setLength(0);
+        messages.append("javac failed: ").append(first);
+      }
       return this;
     }
 
