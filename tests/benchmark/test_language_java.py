@@ -275,6 +275,12 @@ def test_compilers_survive_bombs(sandbox):
     assert found == {name: outcome for name, (_, outcome) in wanted.items()}
 
 
+def test_a_javac_that_fails_says_so_in_one_line(sandbox):
+    deep = program(f"return {'(' * 20000}a + b{')' * 20000};")
+    (verdict,) = judge(sandbox, deep)
+    assert verdict.message == "javac failed: java.lang.StackOverflowError"
+
+
 def test_nothing_of_a_program_is_left_in_the_compiler(sandbox):
     pair = (
         "class Pair { int a, b; Pair(int x, int y) { a = x; b = y; } int sum() { return a + b; } }"

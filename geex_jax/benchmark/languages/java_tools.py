@@ -24,7 +24,10 @@ from geex_jax.benchmark.languages.base import NATIVE, tail
 from geex_jax.errors import GeexError
 
 _CURRENT = "current.json"
-_SOURCES = ("JavaCompileServer.java", "JavaLaunch.java", "JavaWarm.java", "java_run.c", "zygote.h")
+_SOURCES = (
+    "JavaCompileServer.java", "JavaFiles.java", "JavaLaunch.java", "JavaWarm.java", "java_run.c",
+    "zygote.h",
+)  # fmt: skip
 _EXPORTS = [
     x for package in ("api", "main")
     for x in ("--add-exports", f"jdk.compiler/com.sun.tools.javac.{package}=ALL-UNNAMED")
@@ -212,10 +215,12 @@ def _build(folder: pathlib.Path, java: pathlib.Path, javac: pathlib.Path) -> Non
     classes = folder / "classes"
     sources = [str(NATIVE / x) for x in _SOURCES if x.endswith(".java")]
     _run([str(javac / "bin/javac"), "-nowarn", *_EXPORTS, "-d", str(classes), *sources])
-    for name, start in (("server", "JavaCompileServer"), ("launch", "JavaLaunch")):
+    jars = {"server": ("JavaCompileServer", "JavaFiles"), "launch": ("JavaLaunch",)}
+    for name, starts in jars.items():
         with zipfile.ZipFile(folder / f"{name}.jar", "w") as jar:
-            for path in sorted(classes.glob(f"{start}*.class")):
-                jar.write(path, path.name)
+            for path in sorted(classes.glob("*.class")):
+                if path.name.startswith(starts):
+                    jar.write(path, path.name)
     why = ""
     try:
         _build_runner(folder, java, javac)

@@ -20,11 +20,8 @@ import java.io.DataOutputStream;
 import java.io.FileDescriptor;
 import java.io.FileOutputStream;
 import java.io.IOException;
-import java.io.InputStream;
-import java.io.OutputStream;
 import java.io.StringWriter;
 import java.io.UncheckedIOException;
-import java.net.URI;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.HashMap;
@@ -34,17 +31,11 @@ import java.util.Map;
 import java.util.Set;
 import java.util.TreeMap;
 import java.util.TreeSet;
+import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import javax.tools.Diagnostic;
 import javax.tools.DiagnosticListener;
-import javax.tools.FileObject;
-import javax.tools.ForwardingJavaFileManager;
-import javax.tools.ForwardingJavaFileObject;
-import javax.tools.JavaFileManager;
 import javax.tools.JavaFileObject;
-import javax.tools.SimpleJavaFileObject;
-import javax.tools.StandardJavaFileManager;
-import javax.tools.StandardLocation;
 
 /**
  * javac as a service on standard input and output. A message is its length in four bytes and its
@@ -62,10 +53,13 @@ public final class JavaCompileServer {
   /** Text that is compiled by a compiler of its own, which nobody uses afterwards. */
   private static final Pattern ODD = Pattern.compile("\\b(package|module)\\b|\\\\u");
 
+  private static final Pattern FAILURE =
+      Pattern.compile("^(java[.a-z]*\\.[A-Za-z]+(Error|Exception)\\b.*)", Pattern.MULTILINE);
+
   private static final List<String> OPTIONS = List.of("-proc:none");
 
   private final JavacTool tool = JavacTool.create();
-  private final Files files = new Files(tool.getStandardFileManager(null, null, null));
+  private final JavaFiles files = new JavaFiles(tool.getStandardFileManager(null, null, null));
   private boolean pools = true;
   private Object pool; // a JavacTaskPool; the class may be missing
   private int uses;
@@ -116,7 +110,7 @@ public final class JavaCompileServer {
     out.writeByte(done.good ? 'C' : 'E');
     if (done.good) {
       out.writeInt(done.classes.size());
-      for (Map.Entry<String, ClassFile> entry : done.classes.entrySet()) {
+      for (Map.Entry<String, JavaFiles.ClassFile> entry : done.classes.entrySet()) {
         byte[] name = entry.getKey().getBytes(StandardCharsets.UTF_8);
         out.writeInt(name.length);
         out.write(name);
@@ -187,7 +181,7 @@ public final class JavaCompileServer {
     final String text;
     final int testsAt; // where the tests begin in the text
     final StringWriter messages = new StringWriter();
-    final Map<String, ClassFile> classes = new LinkedHashMap<>();
+    final Map<String, JavaFiles.ClassFile> classes = new LinkedHashMap<>();
     final Set<String> types = new TreeSet<>(); // simple names that the program declares
     final Map<Integer, String> shadowed = new TreeMap<>(); // place in the tests -> "java.util."
     JavacTask task;
@@ -217,8 +211,8 @@ public final class JavaCompileServer {
           .getTask(messages, files, this, OPTIONS, null, sources(), this::run);
     }
 
-    private List<Source> sources() {
-      return List.of(new Source(text));
+    private List<JavaFiles.Source> sources() {
+      return List.of(new JavaFiles.Source(text));
     }
 
     private Attempt run(JavacTask task) {
@@ -228,6 +222,12 @@ public final class JavaCompileServer {
       Result result = ((JavacTaskImpl) task).doCall();
       good = result.isOK();
       broken = !good && (result != Result.ERROR || halfWritten);
+      Matcher failure = FAILURE.matcher(messages.getBuffer());
+      if (broken && failure.find()) { // the trace behind it differs from time to time
+        String first = failure.group(1);
+        messages.getBuffer().setLength(0);
+        messages.append("javac failed: ").append(first);
+      }
       return this;
     }
 
@@ -339,110 +339,5 @@ public final class JavaCompileServer {
       }
     }
     return null;
-  }
-
-  private static final class Source extends SimpleJavaFileObject {
-    private final String text;
-
-    Source(String text) {
-      super(URI.create("string:///Main.java"), Kind.SOURCE);
-      this.text = text;
-    }
-
-    @Override
-    public String getName() {
-      return "Main.java";
-    }
-
-    @Override
-    public CharSequence getCharContent(boolean ignoreErrors) {
-      return text;
-    }
-  }
-
-  private static final class ClassFile extends SimpleJavaFileObject {
-    final ByteArrayOutputStream bytes = new ByteArrayOutputStream();
-
-    ClassFile(String name) {
-      super(URI.create("mem:///" + name.replace('.', '/') + ".class"), Kind.CLASS);
-    }
-
-    @Override
-    public OutputStream openOutputStream() {
-      bytes.reset();
-      return bytes;
-    }
-  }
-
-  /** A class file of the JDK that is read once. */
-  private static final class Kept extends ForwardingJavaFileObject<JavaFileObject> {
-    private byte[] bytes;
-
-    Kept(JavaFileObject file) {
-      super(file);
-    }
-
-    JavaFileObject file() {
-      return fileObject;
-    }
-
-    @Override
-    public InputStream openInputStream() throws IOException {
-      if (bytes == null) {
-        try (InputStream in = super.openInputStream()) {
-          bytes = in.readAllBytes();
-        }
-      }
-      return new ByteArrayInputStream(bytes);
-    }
-  }
-
-  /** The JDK's classes, an empty class path, and class files that go into memory. */
-  private static final class Files extends ForwardingJavaFileManager<StandardJavaFileManager> {
-    private final Map<String, List<JavaFileObject>> lists = new HashMap<>();
-    Map<String, ClassFile> classes;
-
-    Files(StandardJavaFileManager manager) {
-      super(manager);
-    }
-
-    @Override
-    public Iterable<JavaFileObject> list(
-        Location location, String folder, Set<JavaFileObject.Kind> kinds, boolean deep)
-        throws IOException {
-      if (location == StandardLocation.CLASS_PATH) {
-        return List.of();
-      }
-      String key = location.getName() + " " + folder + kinds + deep;
-      List<JavaFileObject> list = lists.get(key);
-      if (list == null) {
-        list = new ArrayList<>();
-        for (JavaFileObject file : super.list(location, folder, kinds, deep)) {
-          list.add(file.getKind() == JavaFileObject.Kind.CLASS ? new Kept(file) : file);
-        }
-        if (!list.isEmpty()) {
-          lists.put(key, list);
-        }
-      }
-      return list;
-    }
-
-    @Override
-    public String inferBinaryName(Location location, JavaFileObject file) {
-      return super.inferBinaryName(location, file instanceof Kept ? ((Kept) file).file() : file);
-    }
-
-    @Override
-    public boolean isSameFile(FileObject one, FileObject other) {
-      return one == other;
-    }
-
-    @Override
-    public JavaFileObject getJavaFileForOutput(
-        Location location, String name, JavaFileObject.Kind kind, FileObject sibling) {
-      ClassFile file = new ClassFile(name);
-      classes.put(name, file);
-      return file;
-    }
   }
 }
