@@ -153,6 +153,10 @@ def choose_cases(plan: Plan, draw: Draw, examples: int = 2) -> Cases | None:
     # A program that always gives the same is a near miss too.
     for constant in (outputs[0], False, True, 0, "", [], {}, *outputs[2:4]):
         told.append({i for i, y in enumerate(outputs) if y != constant or type(y) is not type(y)})
+    if plan.root.kind == BOOL:  # each answer twice
+        for answer in (False, True):
+            having = [i for i, y in enumerate(outputs) if y == answer]
+            told += [set(having[::2]), set(having[1::2])]
     chosen = _cover(told, len(pool))
     if chosen is None:
         return None
