@@ -58,6 +58,9 @@ class English:
         return sentences
 
     def _last(self, node: Node) -> str:
+        if self.draw is None:  # the same words wherever a primitive stands: quicker to learn
+            done = self._do(node)
+            return f"{done}{',' if ', ' in done else ''} and return the result"
         if phrases.says(node.key):
             return f"return {self._give(node)}"
         return f"{self._do(node)} and return the {NOUNS[node.kind]}"

@@ -110,14 +110,14 @@ class Cases:
 
     Attributes:
       tests: (inputs, output), 5 to 8, that tell it from near misses.
-      examples: two short ones for the docstring.
+      examples: short ones for the docstring.
     """
 
     tests: tuple[tuple[tuple[Any, ...], Any], ...]
     examples: tuple[tuple[tuple[Any, ...], Any], ...]
 
 
-def choose_cases(plan: Plan, draw: Draw) -> Cases | None:
+def choose_cases(plan: Plan, draw: Draw, examples: int = 2) -> Cases | None:
     """Tests and examples, or None for a composition not worth asking for.
 
     That is one in which a part can be left out and nothing changes, or whose results are nearly
@@ -153,12 +153,16 @@ def choose_cases(plan: Plan, draw: Draw) -> Cases | None:
     # A program that always gives the same is a near miss too.
     for constant in (outputs[0], False, True, 0, "", [], {}, *outputs[2:4]):
         told.append({i for i, y in enumerate(outputs) if y != constant or type(y) is not type(y)})
+    if plan.root.kind == BOOL:  # each answer twice
+        for answer in (False, True):
+            having = [i for i, y in enumerate(outputs) if y == answer]
+            told += [set(having[::2]), set(having[1::2])]
     chosen = _cover(told, len(pool))
     if chosen is None:
         return None
     tests = tuple((pool[i], outputs[i]) for i in sorted(chosen))
-    examples = _examples(plan.root.kind, list(zip(pool, outputs, strict=True)))
-    return Cases(tests, examples) if len(examples) == 2 else None
+    shown = _examples(plan.root.kind, list(zip(pool, outputs, strict=True)))
+    return Cases(tests, shown[:examples]) if shown else None
 
 
 def _varied(kind: str, outputs: Sequence[Any]) -> bool:

@@ -11,7 +11,7 @@ from geex_jax.benchmark.embedded.operations import COUNTS, NUMBERS, OPERATIONS, 
 
 Phrases = tuple[str, ...]
 
-# What to do: "sort the numbers". For those not here, what they give says it.
+# What to do: "sort the numbers". Those not here check whether something is so.
 DO: dict[str, Phrases] = {
     "numbers.apply": ("{it: each number}",),
     "numbers.total": ("add up the numbers",),
@@ -182,7 +182,7 @@ def says(key: str) -> bool:
 
 def do(key: str) -> Phrases:
     """What to do."""
-    return DO.get(key) or GIVE[key]
+    return DO.get(key) or tuple(f"check {phrase}" for phrase in GIVE[key])
 
 
 def give(key: str) -> Phrases:

@@ -17,7 +17,7 @@ from geex_jax.benchmark.embedded.trees import Node, canonical, signature, spell,
 from geex_jax.errors import GeexError, did_you_mean
 
 SPLITS = ("train", "held-out")
-PLAIN_LEVELS = 2  # up to here one phrase for each primitive, and names that say what is done
+PLAIN_LEVELS = 2  # one phrase for each primitive, one example, names that say what is done
 STALE = 300  # draws without a new task after which tasks may come again with other examples
 _NAMES = {NUMBERS: ("numbers", "others"), WORDS: ("words", "others"), TEXT: ("text", "other"),
           INT: ("n", "m"), COUNTS: ("scores", "others")}  # fmt: skip
@@ -119,7 +119,7 @@ def _generate(seed: int, count: int, level: int, split: str) -> Iterator[Task]:
         plan = draw_plan(draw, level)
         if plan is None or spell(plan.root) in seen or _split(canonical(plan.root)) != split:
             continue
-        cases = choose_cases(plan, draw)
+        cases = choose_cases(plan, draw, examples=1 if level <= PLAIN_LEVELS else 2)
         if cases is None:
             continue
         problem = _problem(number, level, plan, cases, draw)

@@ -302,6 +302,21 @@ def shorten(language: str, code: str) -> tuple[str, bool]:
     return (rules.clean(code), True) if rules.is_finished(code) else (code, False)
 
 
+def _before_joint(tokenizer: Any, prompt: str) -> str:
+    """The prompt up to where its tokens stay the same when code follows.
+
+    A vocabulary trained here has pieces of a line end with the indentation after it. Where a
+    prompt ends with the line end alone, its last token never has indentation behind it in
+    training, and the model takes it for the end of the text. So the model is to write that line
+    end itself. Vocabularies without such pieces, the official one among them, get the whole
+    prompt, as in the reference.
+    """
+    bare = prompt.rstrip("\n")
+    ids = tokenizer.encode(prompt)
+    joined = any(tokenizer.encode(f"{prompt}{by}x")[: len(ids)] != ids for by in ("  ", "    "))
+    return bare if bare and joined else prompt
+
+
 class Checkpoint:
     """A model of this library as a generator; it is opened when the first text is asked for.
 
@@ -320,12 +335,15 @@ class Checkpoint:
         """Texts for each prompt; one for a prompt that leaves no room in the context is empty."""
         model, _, tokenizer = self._load()
         room = model.config.context_length
-        encoded = [tokenizer.encode(p) or [tokenizer.eos_id] for p in prompts]
+        asked = [_before_joint(tokenizer, p) for p in prompts]
+        encoded = [tokenizer.encode(p) or [tokenizer.eos_id] for p in asked]
         fits = [len(e) < room for e in encoded for _ in range(settings.samples)]
         # A place is kept for those that do not fit: the numbers of the others decide their draws.
         rows = [e if len(e) < room else [tokenizer.eos_id] for e in encoded]
         texts = self._draw([e for e in rows for _ in range(settings.samples)], fits, settings)
         n = settings.samples
+        cut = [p[len(a) :] for p, a in zip(prompts, asked, strict=True)]
+        texts = [text.removeprefix(cut[i // n]) for i, text in enumerate(texts)]
         return [texts[i * n : (i + 1) * n] for i in range(len(prompts))]
 
     def _load(self) -> Any:

@@ -181,12 +181,17 @@ class Cpp(Loops):
         head = f"{self.types[problem.root.kind]} {name}({parameters}){{\n"
         body = self.body(problem, 1)
         text = head + body
-        wanted = {"vector": "vector<", "string": "string", "map": "map<", "sstream": "stringstream",
-                  "algorithm": ("sort(", "find(", "_element(", "transform(", "replace(")}  # fmt: skip
+        wanted = {
+            "vector": ("vector<",),
+            "string": ("string",),
+            "map": ("map<",),
+            "sstream": ("stringstream",),
+            "algorithm": ("sort(", "find(", "_element(", "transform(", "replace("),
+        }
         includes = "".join(
             f"#include<{header}>\n"
             for header, signs in wanted.items()
-            if any(s in text for s in ([signs] if isinstance(signs, str) else signs))
+            if any(sign in text for sign in signs)
         )
         spaces = "using namespace std;\n"
         more = "".join(f"#include<{x}>\n" for x in ("algorithm", "math.h", "stdlib.h")
