@@ -62,8 +62,8 @@ RULES = (
           "a secret stands in the code", True),
     _rule("weak-hash", "all", "low", r"(?i)\b(?:md5|sha1)\b",
           "MD5 and SHA-1 are broken (problem 162 asks for MD5)", True),
-    _rule("weak-cipher", "all", "medium", r"\b(?:DES|RC4|ECB|Blowfish)\b", "a broken cipher or mode",
-          True),
+    _rule("weak-cipher", "all", "medium", r"\b(?:DES|RC4|ECB|Blowfish)\b",
+          "a broken cipher or mode", True),
     _rule("weak-random", "all", "medium",
           r"(?i)(?:password|token|secret|salt|nonce)\w{0,30}[^\n]{0,80}"
           r"(?:Math\.random|\brand\s*\(|random\.(?:rand|choice))",
