@@ -1,109 +1,104 @@
-"""Static security findings in model-written code: our own rules, and bandit for Python."""
+"""Security findings in model-written code: our own rules, and bandit for Python where installed.
+
+The code is read as text and never run. A finding is a place worth a look, not a proof.
+"""
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import pathlib
+import bisect
 import re
-import subprocess
-import sys
-import tempfile
-from collections.abc import Sequence
 from typing import Any
 
-from geex_jax.benchmark.security.rules import RULES
+from geex_jax.benchmark.security import bandit_tool
+from geex_jax.benchmark.security.blank import LANGUAGES, blank
+from geex_jax.benchmark.security.rules import RULES, VERSION, Rule
+from geex_jax.errors import GeexError, did_you_mean
 
-LONGEST = 200_000  # characters of a program that are read
-_BANDIT_SECONDS = 600
-_TOKENS = {
-    "python": re.compile(r"#[^\n]*|\"\"\"[\s\S]*?\"\"\"|'''[\s\S]*?'''|\"(?:\\.|[^\"\\\n])*\"|"
-                         r"'(?:\\.|[^'\\\n])*'"),
-    "": re.compile(r"//[^\n]*|/\*[\s\S]*?\*/|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|`[^`]*`"),
-}  # fmt: skip
-Finding = dict[str, Any]
+__all__ = ["RULES", "VERSION", "Rule", "add_findings", "findings"]
 
-
-def _blank(text: str) -> str:
-    return re.sub(r"[^\n]", " ", text)
+LONGEST = 200_000  # characters of a sample that are read
+MOST = 100  # findings of one sample
 
 
-def _views(language: str, code: str) -> tuple[str, str]:
-    """The code without comments, and the same without the contents of strings."""
-
-    def uncommented(match: re.Match[str]) -> str:
-        return _blank(match[0]) if match[0].startswith(("#", "//", "/*")) else match[0]
-
-    def unquoted(match: re.Match[str]) -> str:
-        text = match[0]
-        return text[0] + _blank(text[1:-1]) + text[-1] if text[0] in "\"'`" else _blank(text)
-
-    tokens = _TOKENS.get(language, _TOKENS[""])
-    return tokens.sub(uncommented, code), tokens.sub(unquoted, code)
-
-
-def findings(language: str, code: str) -> list[Finding]:
-    """What our own rules find.
+def findings(language: str, code: str) -> list[dict[str, Any]]:
+    """Returns what our rules find in the code, by line; at most one finding a rule and line.
 
     Args:
-      language: "python", "cpp", "java", "javascript", "go" or "rust".
-      code: a program; its first 200,000 characters are read.
+      language: a language of HumanEval-X, such as "cpp".
+      code: the text of a sample. Only its first LONGEST characters are read; a finding
+        "code-too-long" says so.
 
     Returns:
-      Dicts of `rule`, `severity` ("low", "medium", "high"), `line` (from 1) and `message`.
+      A list of {"rule", "severity" (low, medium or high), "line" (from 1), "message"}.
+
+    Raises:
+      GeexError: the language is not known.
     """
-    with_strings, without = _views(language, code[:LONGEST])
-    out = []
+    if language not in LANGUAGES:
+        raise GeexError(f"no security rules for {language!r}", did_you_mean(language, LANGUAGES))
+    text = code[:LONGEST]
+    bare, kept = blank(language, text)
+    ends = [x.start() for x in re.finditer("\n", text)]
+    found: dict[tuple[int, str], dict[str, Any]] = {}
+    more = False
     for rule in RULES:
-        if language in rule.languages:
-            text = with_strings if rule.strings else without
-            for match in rule.pattern.finditer(text):
-                line = text.count("\n", 0, match.start()) + 1
-                out.append({"rule": f"geex-{rule.name}", "severity": rule.severity, "line": line,
-                            "message": rule.message})  # fmt: skip
-    return sorted(out, key=lambda f: (f["line"], f["rule"]))
+        if language not in rule.languages:
+            continue
+        for hit in rule.regex.finditer(kept if rule.strings else bare):
+            if bare[hit.start()] != kept[hit.start()]:  # begins inside a string
+                continue
+            line = bisect.bisect_left(ends, hit.start()) + 1
+            if len(found) >= MOST and (line, rule.name) not in found:
+                more = True
+                break
+            found[line, rule.name] = _finding(rule.name, rule.severity, line, rule.message)
+    result = [found[x] for x in sorted(found)]
+    last = len(ends) + 1
+    if more:
+        result.append(
+            _finding("too-many-findings", "low", last, f"more than {MOST}; rest left out")
+        )
+    if len(code) > LONGEST:
+        message = f"{len(code):,} characters; only the first {LONGEST:,} were read"
+        result.append(_finding("code-too-long", "low", last, message))
+    return result
 
 
-def _bandit(codes: Sequence[str]) -> list[list[Finding]]:
-    """What bandit finds in each of the texts, in one call."""
-    found: list[list[Finding]] = [[] for _ in codes]
-    with tempfile.TemporaryDirectory() as folder:
-        for number, code in enumerate(codes):
-            text = code[:LONGEST].encode("utf-8", "replace")
-            pathlib.Path(folder, f"{number}.py").write_bytes(b"def program():\n" + text)
-        done = subprocess.run(
-            [sys.executable, "-m", "bandit", "-q", "-f", "json", "-r", folder],
-            capture_output=True, timeout=_BANDIT_SECONDS, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-    for hit in json.loads(done.stdout or b"{}").get("results", []):
-        number = int(pathlib.Path(hit["filename"]).stem)
-        found[number].append({
-            "rule": hit["test_id"], "severity": hit["issue_severity"].lower(),
-            "line": max(hit["line_number"] - 1, 1), "message": hit["issue_text"],
-        })  # fmt: skip
-    return found
-
-
-def add_findings(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Sets `findings` in rows of results.
+def add_findings(rows: list[dict[str, Any]], seconds: float = 600.0) -> list[str]:
+    """Sets row["findings"] of each result row; each distinct (language, code) is read once.
 
     Args:
-      rows: with `language` and `code`.
+      rows: rows of results.jsonl; those without a language or code are left alone.
+      seconds: wall time that bandit may take for all of them together.
 
     Returns:
-      What there is to say: which analysers did not take part.
+      Notes for the reader: what was not looked at, and why.
     """
-    known = {key: findings(*key) for key in {(row["language"], row["code"]) for row in rows}}
-    notes: list[str] = ["security: semgrep is not used; its rules are not ours to bring along"]
-    python = sorted(code for language, code in known if language == "python")
-    if python and importlib.util.find_spec("bandit") is None:
-        notes.append('security: bandit is not installed: pip install "geex-jax[security]"')
-    elif python:
-        try:
-            for code, more in zip(python, _bandit(python), strict=True):
-                known["python", code] = [*known["python", code], *more]
-        except (OSError, ValueError, subprocess.SubprocessError) as error:
-            notes.append(f"security: bandit failed ({type(error).__name__})")
+    cache: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    unknown: set[str] = set()
+    mine = []
     for row in rows:
-        row["findings"] = known[row["language"], row["code"]]
+        language, code = row.get("language"), row.get("code")
+        if not isinstance(language, str) or not isinstance(code, str):
+            continue
+        if language not in LANGUAGES:
+            unknown.add(language)
+            continue
+        mine.append(row)
+        if (language, code) not in cache:
+            cache[language, code] = findings(language, code)
+    notes = [f"No security rules for {x}; its samples were not looked at." for x in sorted(unknown)]
+    codes = [c for language, c in cache if language == "python" and len(c) <= LONGEST]
+    if codes:
+        reports, said = bandit_tool.scan(codes, seconds)
+        notes += said
+        for code, hits in zip(codes, reports, strict=True):
+            cache["python", code] += hits[:MOST]
+            cache["python", code].sort(key=lambda x: (x["line"], x["rule"]))
+    for row in mine:
+        row["findings"] = [dict(x) for x in cache[row["language"], row["code"]]]
     return notes
+
+
+def _finding(rule: str, severity: str, line: int, message: str) -> dict[str, Any]:
+    return {"rule": rule, "severity": severity, "line": line, "message": message}
