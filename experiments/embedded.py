@@ -2,7 +2,8 @@
 
 Commands:
   geex embedded --output tasks --train 6000 --held-out 100 --level 2
-  geex tokenizer train --input tasks/train --output tasks/tokenizer --vocab-size 2048
+  geex tokenizer train --input tasks/train --output tasks/tokenizer --vocab-size 2048 \
+      --min-bytes 0 --min-alpha 0
   geex prepare --input tasks/train --output tasks/data --tokenizer tasks/tokenizer --seq-len 256 \
       --min-bytes 0 --min-alpha 0 --languages Python JavaScript Go
   geex train --config=experiments/embedded.py --workdir=tasks/run --config.data.folder=tasks/data

@@ -40,6 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--validation-fraction", type=float, default=0.02, metavar="SHARE",
         help="files that geex prepare will keep for validation are not read (default 0.02)",
     )  # fmt: skip
+    train.add_argument(
+        "--min-bytes", type=int, default=1024, metavar="N",
+        help="leave smaller files, as geex prepare does (default %(default)s)",
+    )  # fmt: skip
+    train.add_argument(
+        "--min-alpha", type=float, default=0.4, metavar="SHARE",
+        help="leave files with fewer letters, as geex prepare does (default %(default)s)",
+    )  # fmt: skip
     show = verbs.add_parser(
         "show",
         help="print the ids and pieces of a text or file",
@@ -65,12 +73,15 @@ def run(args: argparse.Namespace) -> int | None:
 def _train(args: argparse.Namespace) -> None:
     from geex_jax import tokenizers
     from geex_jax.data import PrepareConfig, sample_texts
+    from geex_jax.data.filters import Filters
 
     if args.max_megabytes <= 0:
         raise GeexError(f"--max-megabytes {args.max_megabytes:g} is not positive", "try 20")
     progress = files.Progress("reading", args.max_megabytes, "MB")
     config = PrepareConfig(
-        exclude=tuple(args.exclude), validation_fraction=args.validation_fraction
+        exclude=tuple(args.exclude),
+        validation_fraction=args.validation_fraction,
+        filters=Filters(min_bytes=args.min_bytes, min_alpha=args.min_alpha),
     )
     texts = []
     # Tag lines go in front, as in training, so that they become few pieces.
