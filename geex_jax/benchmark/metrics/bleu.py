@@ -28,13 +28,12 @@ def _ngrams(words: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
     return Counter(zip(*(words[i:] for i in range(n)), strict=False))
 
 
-def _mean(parts: list[tuple[float, float]], candidate: int, reference: int) -> float:
-    """The geometric mean of the smoothed fractions, times the brevity penalty."""
+def _mean(parts: list[tuple[float, float]]) -> float:
+    """The geometric mean of the smoothed fractions."""
     if not parts or not parts[0][0]:
         return 0.0  # not one token in common: smoothing would invent a likeness
     logs = [math.log((top or EPSILON) / bottom) for top, bottom in parts]
-    brevity = min(0.0, 1 - reference / candidate)
-    return math.exp(sum(logs) / len(logs) + brevity)
+    return math.exp(sum(logs) / len(logs))
 
 
 def bleu(candidate: Sequence[str], reference: Sequence[str]) -> float:
@@ -55,7 +54,8 @@ def bleu(candidate: Sequence[str], reference: Sequence[str]) -> float:
         mine = _ngrams(candidate, n)
         shared = (mine & _ngrams(reference, n)).total()
         parts.append((shared, max(1, mine.total())))
-    return _mean(parts, len(candidate), len(reference))
+    brevity = min(0.0, 1 - len(reference) / max(1, len(candidate)))
+    return _mean(parts) * math.exp(brevity)
 
 
 def weighted_recall(
@@ -64,7 +64,8 @@ def weighted_recall(
     """CodeBLEU's weighted n-gram match: single tokens weigh 1 as keywords, else 0.2.
 
     As in its own code, longer n-grams are unweighted and the fractions are of the reference's
-    n-grams (recall), not of the candidate's.
+    n-grams (recall), not of the candidate's; so there is no brevity penalty, which would punish
+    what is missing a second time.
 
     Args:
       candidate: tokens.
@@ -84,4 +85,4 @@ def weighted_recall(
         shared = _ngrams(candidate, n) & theirs
         top = sum(weight(k) * count for k, count in shared.items())
         parts.append((top, sum(weight(k) * count for k, count in theirs.items())))
-    return _mean(parts, len(candidate), len(reference))
+    return _mean(parts)

@@ -23,10 +23,28 @@ class Features:
 
 
 @functools.lru_cache(maxsize=256)
-def features(language: str, code: str) -> Features:
-    """Parses a program and counts its subtrees and edges of data flow."""
-    tree = parse(language, code)
-    return Features(subtrees(tree), Counter(normalised(data_flow(tree, grammar(language)))))
+def features(language: str, code: str, context: str = "") -> Features:
+    """Parses a program and counts its subtrees and edges of data flow.
+
+    Args:
+      language: one of the six.
+      code: the program, or what follows `context`.
+      context: its beginning, which is parsed with it but not counted.
+    """
+    tree = parse(language, context + code)
+    begin = len(context.encode("utf-8", "replace"))
+    edges = normalised(data_flow(tree, grammar(language), begin))
+    return Features(subtrees(tree, begin), Counter(edges))
+
+
+def found_again(candidate: Counter, reference: Counter) -> float:
+    """The share of the reference's subtrees whose shape the candidate has anywhere.
+
+    Repeats are not held against each other: CodeBLEU's own code does so, though the paper's
+    formula has them clipped.
+    """
+    total = reference.total()
+    return sum(n for shape, n in reference.items() if shape in candidate) / total if total else 1.0
 
 
 def overlap(candidate: Counter, reference: Counter) -> float:
@@ -39,19 +57,23 @@ def overlap(candidate: Counter, reference: Counter) -> float:
     return (candidate & reference).total() / total if total else 1.0
 
 
-def subtrees(tree: Tree) -> Counter[int]:
-    """Counts the subtrees of more than one node by their shape: kinds, not names or values."""
+def subtrees(tree: Tree, begin: int = 0) -> Counter[int]:
+    """Counts the subtrees of more than one node by their shape: kinds, not names or values.
+
+    The root counts always; else a node has to have children, if only signs, and to end behind
+    byte `begin`.
+    """
     shapes: list[list[int]] = [[] for _ in tree.kind]
     found: Counter[int] = Counter()
     for node in range(len(tree.kind) - 1, -1, -1):
         inner = shapes[node]
         # Python's own hash of nested hashes: within one process equal shapes are equal numbers.
         shape = hash((tree.kind[node], *inner))
-        if inner:
+        if not node or (tree.inner[node] and tree.stop[node] > begin):
             found[shape] += 1
         shapes[node] = []
         if node:
-            shapes[tree.parent[node]].append(shape)
+            shapes[tree.parent[node]].append(hash((tree.field[node], shape)))
     return found
 
 
@@ -65,15 +87,15 @@ def normalised(edges: list[Edge]) -> list[Edge]:
     return [(name(v), how, tuple(name(s) for s in sources)) for v, how, sources in edges]
 
 
-def data_flow(tree: Tree, table: Grammar) -> list[Edge]:
-    """Finds where the values of variables come from.
+def data_flow(tree: Tree, table: Grammar, begin: int = 0) -> list[Edge]:
+    """Finds where the values of variables come from, in the program from byte `begin` on.
 
     A variable is a name that the program binds somewhere (assignment, declaration, parameter,
     loop). Each binding with variables on its right is an edge "computed from"; each other
     mention of a variable is an edge "comes from" itself, that is from its last binding. Names
     are told apart by spelling alone: a variable that shadows another counts as the same.
     """
-    return _Walk(tree, table).edges()
+    return _Walk(tree, table).edges(begin)
 
 
 class _Walk:
@@ -90,7 +112,7 @@ class _Walk:
         self.defined = {t for pairs in self.bound.values() for ts, _ in pairs for t in ts}
         self.names = {tree.text[leaf] for leaf in self.defined}
 
-    def edges(self) -> list[Edge]:
+    def edges(self, begin: int) -> list[Edge]:
         found: list[Edge] = []
         text = self.tree.text
         for node in range(len(self.tree.kind)):
@@ -100,8 +122,13 @@ class _Walk:
                     sources = [text[leaf] for leaf in targets] + sources
                 sources = list(dict.fromkeys(sources))[:MAX_SOURCES]
                 if sources:
-                    found += [(text[leaf], "computed from", tuple(sources)) for leaf in targets]
-            if node not in self.defined and self._is_use(node):
+                    found += [
+                        (text[leaf], "computed from", tuple(sources))
+                        for leaf in targets
+                        if self.tree.begin[leaf] >= begin
+                    ]
+            here = self.tree.begin[node] >= begin and node not in self.defined
+            if here and self._is_use(node):
                 found.append((text[node], "comes from", (text[node],)))
         return found
 
