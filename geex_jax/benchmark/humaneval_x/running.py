@@ -189,12 +189,13 @@ def annotate(args: argparse.Namespace, results: Results, problems: Problems) -> 
     if args.similarity:
         from geex_jax.benchmark import metrics
 
-        solutions = {
-            (name, p["task_id"]): p["canonical_solution"]
-            for name in problems
-            for p in problems[name]
-        }
-        metrics.add_scores(rows, solutions)
+        solutions, before = {}, {}
+        for name in problems:
+            for p in problems[name]:
+                key = (name, p["task_id"])
+                solutions[key] = p["canonical_solution"]
+                before[key] = (p["declaration"] if name == "rust" else "") + p["prompt"]
+        metrics.add_scores(rows, solutions, before)
     if args.security:
         from geex_jax.benchmark import security
 
