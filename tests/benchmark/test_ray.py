@@ -37,12 +37,17 @@ def node(environment, address, *flags):
     """
     command = [
         str(RAY), "start", "--block", "--num-cpus=1", f"--node-ip-address={address}",
-        "--object-store-memory=80000000", "--disable-usage-stats", *flags,
+        "--object-store-memory=80000000", "--disable-usage-stats",
+        # Free ports for all of it: the usual ones may be taken on a machine with other work.
+        "--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0", *flags,
     ]  # fmt: skip
-    with subprocess.Popen(
-        command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:  # fmt: skip
+    path = pathlib.Path(environment["RAY_TMPDIR"], f"{address}.txt")
+    with (
+        open(path, "wb") as log,
+        subprocess.Popen(
+            command, env=environment, start_new_session=True, stdout=log, stderr=log
+        ) as process,
+    ):
         try:
             yield process
         finally:
@@ -57,7 +62,12 @@ def node(environment, address, *flags):
 @pytest.fixture
 def environment(tmp_path):
     with tempfile.TemporaryDirectory(prefix="r") as folder:  # paths of sockets must be short
-        yield {**os.environ, "GEEX_CACHE": str(tmp_path / "cache"), "RAY_TMPDIR": folder}
+        yield {
+            **os.environ,
+            "GEEX_CACHE": str(tmp_path / "cache"),
+            "RAY_TMPDIR": folder,
+            "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "120",  # a loaded machine starts slowly
+        }
 
 
 def test_a_killed_machine_loses_and_doubles_nothing(tmp_path, environment):
@@ -71,7 +81,7 @@ def test_a_killed_machine_loses_and_doubles_nothing(tmp_path, environment):
             "--include-dashboard=false"]  # fmt: skip
     joins = f"--address={HEAD}:{port}"
     with node(environment, HEAD, *head), node(environment, OTHER, joins) as second:
-        pool = connect(f"ray://{HEAD}:{client}", cpus=2)
+        pool = connect(environment, f"ray://{HEAD}:{client}", cpus=2)
         pool.batch = 4
         results = Results(tmp_path / "results.jsonl")
         killed = []
@@ -97,24 +107,30 @@ def test_a_killed_machine_loses_and_doubles_nothing(tmp_path, environment):
     assert outcomes == ["passed", "wrong answer"] * 48 + ["timeout"] * 2
 
 
-def connect(address, cpus):
+def printed(environment):
+    """What the machines of the cluster printed."""
+    folder = pathlib.Path(environment["RAY_TMPDIR"])
+    return "\n".join(path.read_text()[-2000:] for path in sorted(folder.glob("*.txt")))
+
+
+def connect(environment, address, cpus):
     deadline = time.monotonic() + 120
     host, port = address.removeprefix("ray://").split(":")
     while True:
         with contextlib.suppress(OSError), socket.create_connection((host, int(port)), 1):
             break
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, printed(environment)
         time.sleep(0.2)
     pool = RayPool(address)
     while ray.cluster_resources().get("CPU", 0) < cpus:
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, printed(environment)
         time.sleep(0.2)
     return pool
 
 
-def test_a_cluster_that_is_not_there_is_named():
+def test_a_cluster_that_is_not_there_is_named(monkeypatch):
     port = free_port()
-    os.environ["RAY_CLIENT_TIMEOUT"] = "1"
+    monkeypatch.setenv("RAY_CLIENT_TIMEOUT", "1")
     with pytest.raises(GeexError, match=f"no Ray cluster at ray://{HEAD}:{port}"):
         RayPool(f"ray://{HEAD}:{port}")
 
