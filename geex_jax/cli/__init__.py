@@ -103,6 +103,7 @@ def _dispatch(argv: list[str]) -> int:
         args, args.extra = parser.parse_known_args(argv[1:])
     else:
         args = parser.parse_args(argv[1:])
+    args.words = argv  # for reports that say how they were made
     return module.run(args) or 0
 
 

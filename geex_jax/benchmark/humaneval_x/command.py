@@ -288,7 +288,8 @@ def _note_run(
     """Writes run.json, which the report reads."""
     versions = {name: dict(languages.get(name).toolchain().versions) for name in names}
     files.write_json(output / "run.json", {
-        "command": shlex.join(["geex", *sys.argv[1:]]),
+        "benchmark": tasks.benchmark(names[0], args.data),
+        "command": shlex.join(["geex", *getattr(args, "words", sys.argv[1:])]),
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "task": args.task, "languages": names,
         "k": ks, "n": args.n, "samples": count, "limits": dataclasses.asdict(limits),
         "fixes": fixes.newest() if args.fixes is True else args.fixes or None,

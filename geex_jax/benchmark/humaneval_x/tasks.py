@@ -21,6 +21,7 @@ from geex_jax.benchmark.humaneval_x import fixes as corrections
 from geex_jax.errors import GeexError, did_you_mean
 
 Problem = dict[str, str]
+TITLE = "HumanEval-X"
 COUNT = 164
 HUB = "THUDM/humaneval-x"
 # The hub has no Rust: it came later, in the repository of CodeGeeX alone.
@@ -163,6 +164,21 @@ def find(known: Names, folder: pathlib.Path) -> pathlib.Path:
         listed = ", ".join(p.name for p in others)
         raise GeexError(f"several files of {known.title} tasks in {folder}: {listed}", "give one")
     raise GeexError(f"no humaneval_{known.data}.jsonl.gz in {folder}", _get_it(folder))
+
+
+def benchmark(language: str, source: files.Path | None = None) -> str:
+    """What the set that `load` reads is called: HumanEval-X, or the beginning of its file's name.
+
+    Raises:
+      GeexError: see `find`.
+    """
+    path = pathlib.Path(source) if source is not None else cache_folder()
+    known = names(language)
+    found = find(known, path) if path.is_dir() else path
+    if _official(found) or source is None:
+        return TITLE
+    stem = found.name.partition(".")[0].removesuffix(f"_{known.data}")
+    return TITLE if stem in (known.data, known.name) else stem
 
 
 def _official(path: pathlib.Path) -> bool:
