@@ -22,6 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="same seed, same bytes (default %(default)s)")
     add("--languages", nargs="+", default=["all"], metavar="NAME",
         help="python cpp java javascript go rust (default all)")  # fmt: skip
+    add("--no-examples", action="store_true",
+        help="descriptions without calls and their results: shorter, learned sooner")  # fmt: skip
     add("--bytes-per-file", type=int, default=0, metavar="N",
         help="put several tasks into a source file (default: one file for each task)",
         )  # fmt: skip
@@ -38,10 +40,13 @@ def run(args: argparse.Namespace) -> None:
         common = (args.level, args.languages)
         if args.train:
             counts = corpus.write_corpus(
-                made / "train", args.seed, args.train, *common, bytes_per_file=args.bytes_per_file
-            )
+                made / "train", args.seed, args.train, *common,
+                bytes_per_file=args.bytes_per_file, examples=not args.no_examples,
+            )  # fmt: skip
         if args.held_out:
-            written = corpus.write_benchmark(made / "held-out", args.seed, args.held_out, *common)
+            written = corpus.write_benchmark(
+                made / "held-out", args.seed, args.held_out, *common, examples=not args.no_examples
+            )
     if args.train:
         listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
         print(f"{args.output}/train: source files of {args.train:,} tasks ({listed})")

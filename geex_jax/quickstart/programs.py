@@ -73,7 +73,7 @@ def learn(
     run, int8 = folder / "run", folder / "int8"
     if not tasks.is_dir():
         stages.run("embedded", "--output", tasks, "--train", TASKS, "--held-out", HELD_OUT,
-                   "--level", LEVEL, "--languages", *chosen)  # fmt: skip
+                   "--level", LEVEL, "--no-examples", "--languages", *chosen)  # fmt: skip
     if not tokenizer.is_dir():
         stages.run("tokenizer", "train", "--input", tasks / "train", "--output", tokenizer,
                    "--vocab-size", VOCAB_SIZE, *_SMALL)  # fmt: skip
@@ -110,7 +110,8 @@ def _judge(
         return {}
     summary = json.loads((output / "summary.json").read_text())
     scores = {x["language"]: x["pass_at_k"]["1"] for x in summary["generation"]}
-    scores["mean"] = summary["average"]["1"]
+    if average := summary["average"].get("1"):  # of several languages
+        scores["mean"] = average
     return {name: (x["value"], x["low"], x["high"]) for name, x in scores.items() if "value" in x}
 
 

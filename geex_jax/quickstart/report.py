@@ -50,7 +50,7 @@ def _programs(judged: Judged) -> list[str]:
     ]
     if not judged.before:
         return [*lines, "Not judged: this machine cannot run the programs safely (see above).", ""]
-    columns = [*titles, "mean"]
+    columns = [x for x in (*titles, "mean") if x in judged.before]
     lines += [
         f"| pass@1, % (95 % interval) | {' | '.join(titles.get(x, x) for x in columns)} |",
         "|---" * (1 + len(columns)) + "|",

@@ -147,3 +147,18 @@ def test_mistakes_are_named(tmp_path, words, message):
     with pytest.raises(GeexError, match=message):
         run("--output", tmp_path / "a", *words)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_examples_can_be_left_out(tmp_path):
+    for name, examples in (("with", True), ("without", False)):
+        corpus.write_benchmark(tmp_path / name, 3, 6, 2, examples=examples)
+    for language in LANGUAGES:
+        whole = tasks.load(language, tmp_path / "with")
+        bare = tasks.load(language, tmp_path / "without")
+        for a, b in zip(whole, bare, strict=True):
+            assert len(b["prompt"]) < len(a["prompt"])
+            same = ("task_id", "declaration", "canonical_solution", "test", "example_test")
+            assert [a[k] for k in same] == [b[k] for k in same]
+    task = next(mixture(3, 1, 2))
+    assert ">>>" in corpus.training_text(task, "python")
+    assert ">>>" not in corpus.training_text(task, "python", examples=False)

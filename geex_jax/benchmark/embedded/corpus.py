@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gzip
 import json
 import os
@@ -32,13 +33,30 @@ def parse_languages(words: Sequence[str]) -> list[str]:
     return [name for name in BACKENDS if name in wanted]
 
 
-def training_text(task: Task, language: str) -> str:
+def training_text(task: Task, language: str, *, examples: bool = True) -> str:
     """What a model is to learn: the prompt that it will be asked with, and the solution.
 
     The language's tag line is not part of it: `geex prepare` puts it in front.
+
+    Args:
+      task: what is asked.
+      language: to be answered in.
+      examples: False leaves them out of the description.
     """
-    row = task.row(language)
+    row = (task if examples else _bare(task)).row(language)
     return prompts.of_problem(tasks.names(language), row) + row["canonical_solution"]
+
+
+def _bare(task: Task) -> Task:
+    return dataclasses.replace(task, problem=dataclasses.replace(task.problem, examples=()))
+
+
+def _row(task: Task, language: str, examples: bool) -> dict[str, str]:
+    row = task.row(language)
+    if examples:
+        return row
+    bare = _bare(task).row(language)
+    return {**bare, "example_test": row["example_test"]}  # all else is the same in both
 
 
 def write_corpus(
@@ -49,6 +67,7 @@ def write_corpus(
     languages: Sequence[str] = ("all",),
     *,
     bytes_per_file: int = 0,
+    examples: bool = True,
 ) -> dict[str, int]:
     """Writes source files of the train split, for `geex prepare`.
 
@@ -63,6 +82,8 @@ def write_corpus(
       level: the highest; see `mixture`.
       languages: names, or "all".
       bytes_per_file: tasks go together into files of about that size; 0: one file for each.
+      examples: False leaves them out of the descriptions. Tasks of one composition then read
+        alike, and `geex prepare` drops all but one of them.
 
     Returns:
       Language to number of files.
@@ -87,7 +108,7 @@ def write_corpus(
 
         for task in mixture(seed, count, level):
             for name in wanted:
-                texts[name].append(training_text(task, name))
+                texts[name].append(training_text(task, name, examples=examples))
                 if sum(map(len, texts[name])) >= bytes_per_file:
                     flush(name)
             progress.update()
@@ -106,12 +127,13 @@ def write_benchmark(
     languages: Sequence[str] = ("all",),
     *,
     split: str = "held-out",
+    examples: bool = True,
 ) -> list[pathlib.Path]:
     """Writes embedded_{python,cpp,java,js,go,rust}.jsonl.gz: `--data FOLDER` of the judge.
 
     Args:
       folder: to be made; it appears when it is whole.
-      seed, count, level, languages: as for `write_corpus`.
+      seed, count, level, languages, examples: as for `write_corpus`; the tests stay the same.
       split: "held-out" or "train".
 
     Returns:
@@ -125,7 +147,7 @@ def write_benchmark(
     with whole_folder(folder) as made:
         for name in wanted:
             path = made / f"embedded_{BACKENDS[name].data}.jsonl.gz"
-            path.write_bytes(_packed(task.row(name) for task in drawn))
+            path.write_bytes(_packed(_row(task, name, examples) for task in drawn))
     return [pathlib.Path(folder) / f"embedded_{BACKENDS[name].data}.jsonl.gz" for name in wanted]
 
 
