@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import math
 import re
 
@@ -12,7 +13,7 @@ _KNOWN: tuple[tuple[str, str], ...] = (
     ("aws_key", r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}(?![A-Za-z0-9])"),
     ("github_token", r"gh[pousr]_[A-Za-z0-9]{36,251}|github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59}"),
     ("gitlab_token", r"gl(?:pat|dt|rt|cbt|ptt|ft|soat|agent|imt)-[A-Za-z0-9_-]{20,64}"),
-    ("slack_token", r"xox[abeoprs]-(?:\d-)?[A-Za-z0-9]{8,}-[A-Za-z0-9-]{10,}|xapp-\d-[A-Za-z0-9-]{20,}"),
+    ("slack_token", r"xox[abeoprs]-(?:\d-)?[A-Za-z0-9]{8,}-[A-Za-z0-9-]{10,}|xapp-\d-[A-Za-z0-9-]{20,}"),  # noqa: E501
     ("slack_webhook", r"hooks\.slack\.com/services/(?P<slack>T\w{6,}/B\w{6,}/\w{20,})"),
     ("google_key", r"AIza[0-9A-Za-z_-]{35}(?![0-9A-Za-z_-])|GOCSPX-[\w-]{28}|ya29\.[\w-]{30,}"),
     ("stripe_key", r"(?:sk|rk)_(?:live|test)_[0-9A-Za-z]{16,}|whsec_[A-Za-z0-9+/]{32,}"),
@@ -53,6 +54,7 @@ _PLACEHOLDER = re.compile(
     r"|0123456789|123456789|abcdefgh|(.)\1{4}",
     re.I,
 )
+_NAMES_ITSELF = re.compile(r"key|secret|token|passw", re.I)
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z", re.I)
 _PIECE = re.compile(r"[A-Za-z0-9]+")
 _LETTERS_DIGITS = re.compile(r"\d")
@@ -90,6 +92,8 @@ def is_assigned_secret(match: re.Match[str], before: str) -> bool:
         return False
     if len(value) < 16 or _UUID.match(value) or _PLACEHOLDER.search(value):
         return False
+    if _NAMES_ITSELF.search(value):  # PrivateKey = testRSA2048PrivateKey
+        return False
     if not match["quote"] and (match[0].find("(") >= 0 or "." in value):
         return False  # code, not a value
     return is_random(value)
@@ -105,7 +109,7 @@ def is_random(value: str) -> bool:
         return False
     if len(piece) < 16 and len(value) < 20 and digits < 3:
         return False
-    changes = sum(_class(a) != _class(b) for a, b in zip(piece, piece[1:], strict=False))
+    changes = sum(_class(a) != _class(b) for a, b in itertools.pairwise(piece))
     return changes >= 0.22 * (len(piece) - 1) and entropy(piece) >= min(
         3.0, 0.8 * math.log2(len(piece))
     )

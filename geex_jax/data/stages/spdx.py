@@ -78,7 +78,8 @@ def allows(expression: str, allow: Collection[str]) -> bool:
     """Tells whether a work under this licence may be used when `allow` is all one accepts.
 
     OR needs one side, AND both; an exception (WITH) only adds permissions, so the licence decides,
-    unless the pair itself is listed; "X+" and "X-or-later" are allowed where X or they are. What is no expression is not allowed.
+    unless the pair itself is listed; "X+" and "X-or-later" are allowed where X or they are. What
+    is no expression is not allowed.
     """
     tree = _parse(expression)
     allowed = {name.lower() for name in allow}
