@@ -47,7 +47,9 @@ class PaperFilters:
             return Decision(False, "long_lines", note)
         letters = letter_share(text)
         if letters < limits.min_alpha:
-            note = f"{letters:.1%} of the characters are letters, of at least {limits.min_alpha:.0%}"
+            note = (
+                f"{letters:.1%} of the characters are letters, of at least {limits.min_alpha:.0%}"
+            )
             return Decision(False, "few_letters", note)
         if not limits.keep_generated and is_generated(text):
             return Decision(False, "generated", "its head says that a program wrote it")
