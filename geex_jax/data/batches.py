@@ -26,26 +26,29 @@ def make_batch(rows: Sequence[Row]) -> Batch:
     tokens of a prompt; `language` int32 [B].
     """
     count, length = len(rows), len(rows[0].tokens)
-    tokens = np.empty((count, length), np.int32)
+    # One block of memory for all five: the allocator then gives the same pages again and again,
+    # where five of this size would each be returned to the system and faulted in anew.
+    block = np.empty((5, count, length - 1), np.int32)
+    tokens, targets, positions, segment_ids, mask = block
+    loss_mask = mask.view(np.float32)
     for i, row in enumerate(rows):
-        tokens[i] = row.tokens
+        tokens[i] = row.tokens[:-1]
+        targets[i] = row.tokens[1:]
     begins, sizes, numbers, heads = _pieces(rows, length)
-    segments = np.repeat(numbers, sizes).reshape(count, length)
-    positions = (np.arange(count * length, dtype=np.int32) - np.repeat(begins, sizes)).reshape(
-        count, length
-    )
+    segment_ids[:] = np.repeat(numbers, sizes).reshape(count, length)[:, :-1]
+    columns = np.arange(length - 1, dtype=np.int32)
+    np.subtract(columns, np.repeat(begins, sizes).reshape(count, length)[:, :-1], out=positions)
     for i, row in enumerate(rows):
         positions[i, row.used :] = 0
-    learned = np.repeat(
-        np.tile(np.array([0, 1], np.float32), len(heads)),
-        np.stack([heads, sizes - heads], axis=1).reshape(-1),
-    ).reshape(count, length)
+    learned = np.tile(np.array([0, 1], np.float32), len(heads))
+    learned = np.repeat(learned, np.stack([heads, sizes - heads], axis=1).reshape(-1))
+    loss_mask[:] = learned.reshape(count, length)[:, 1:]
     return {
-        "tokens": tokens[:, :-1].copy(),
-        "targets": tokens[:, 1:].copy(),
-        "positions": positions[:, :-1].copy(),
-        "segment_ids": segments[:, :-1].copy(),
-        "loss_mask": learned[:, 1:].copy(),
+        "tokens": tokens,
+        "targets": targets,
+        "positions": positions,
+        "segment_ids": segment_ids,
+        "loss_mask": loss_mask,
         "language": np.array([row.language for row in rows], np.int32),
     }
 
@@ -53,7 +56,7 @@ def make_batch(rows: Sequence[Row]) -> Batch:
 def _pieces(rows: Sequence[Row], length: int) -> tuple[np.ndarray, ...]:
     """Cuts rows, laid end to end, into segments and padding.
 
-    Returns for each piece [P] where it begins, its length, its segment's number from 1 in its row
+    Returns for each piece [P] where in its row it begins, its length, its segment's number from 1 in its row
     (0: padding), and how many tokens at its head are not learned. Every row has a piece of
     padding, be it of no length, so that row i's are at fixed places.
     """
@@ -65,8 +68,8 @@ def _pieces(rows: Sequence[Row], length: int) -> tuple[np.ndarray, ...]:
     begins = np.empty(total, np.int64)
     begins[lasts] = [row.used for row in rows]
     begins[inside] = np.concatenate([row.starts for row in rows])
-    begins += np.repeat(np.arange(len(rows)) * length, segments + 1)
-    sizes = np.diff(begins, append=len(rows) * length)
+    at = begins + np.repeat(np.arange(len(rows)) * length, segments + 1)
+    sizes = np.diff(at, append=len(rows) * length)
     numbers = np.arange(1, total + 1) - np.repeat(lasts - segments, segments + 1)
     numbers[lasts] = 0
     heads = np.ones(total, np.int64)
