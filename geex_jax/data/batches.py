@@ -56,7 +56,7 @@ def make_batch(rows: Sequence[Row]) -> Batch:
 def _pieces(rows: Sequence[Row], length: int) -> tuple[np.ndarray, ...]:
     """Cuts rows, laid end to end, into segments and padding.
 
-    Returns for each piece [P] where in its row it begins, its length, its segment's number from 1 in its row
+    Returns for each piece [P] where in its row it begins, its length, its number from 1 in its row
     (0: padding), and how many tokens at its head are not learned. Every row has a piece of
     padding, be it of no length, so that row i's are at fixed places.
     """
