@@ -6,6 +6,7 @@ and the user's own `core.excludesFile`, for the same input gives the same docume
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -111,7 +112,7 @@ def above(root: str) -> Rules:
         chain.append(parent)
     rules: Rules = ()
     chain.reverse()
-    for folder, below in zip(chain, chain[1:], strict=False):
+    for folder, below in itertools.pairwise(chain):
         rules = entered(rules, folder, _names(folder), read_local)
         if ignored(rules, below, folder=True):
             return ()

@@ -229,9 +229,7 @@ def walk_remote(
             upper, _, name = folder.rpartition("/")
             rules = rules_of(upper) if folder else ()
             if folder and rules is not None:
-                if name in left_out:
-                    rules = None
-                elif rules and gitignore.ignored(rules, folder, folder=True):
+                if name in left_out or (rules and gitignore.ignored(rules, folder, folder=True)):
                     rules = None
             if ignore and rules is not None and f"{folder}/{gitignore.NAME}".lstrip("/") in special:
                 rules = gitignore.entered(rules, folder, [gitignore.NAME], read)
