@@ -184,7 +184,7 @@ class ArchiveReader:
             errors="surrogateescape",
         )
         while (member := tar.next()) is not None:
-            tar.members.clear()  # else a list of all members grows
+            vars(tar)["members"].clear()  # else a list of all members grows
             name = f"{path}/{clean(member.name)}"
             if member.isreg() and not member.issparse():  # tarfile trusts maps of holes
                 yield from self._member(
