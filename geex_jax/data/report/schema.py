@@ -232,6 +232,6 @@ def _typed(kind: Any, value: Any) -> Any:
         return typing.cast(Any, kind)(**known)
     if kind is float and isinstance(value, int):
         return float(value)
-    if origin is not None or not isinstance(value, kind):
+    if origin is not None or not isinstance(value, typing.cast(type, kind)):
         raise TypeError(f"{value!r} is no {kind}")
     return value
