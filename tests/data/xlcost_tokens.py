@@ -27,11 +27,9 @@ GRAMMARS = {
     "C#": ("tree_sitter_c_sharp", "language"),
 }
 # Nodes that are one string, whatever is inside.
-STRINGS = set(
-    "string_literal char_literal raw_string_literal string character_literal template_string"
-    " encapsed_string heredoc nowdoc regex system_lib_string interpolated_string_expression"
-    " verbatim_string_literal shell_command_expression".split()
-)
+STRINGS = """string_literal char_literal raw_string_literal string character_literal template_string
+    encapsed_string heredoc nowdoc regex system_lib_string interpolated_string_expression
+    verbatim_string_literal shell_command_expression""".split()
 COMMENTS = {"comment", "line_comment", "block_comment", "html_comment"}
 RESERVED = re.compile("NEW_LINE|INDENT|DEDENT|STRNEWLINE|TABSYMBOL|SPACETOKEN")
 _PIECE = re.compile(r"\"\"\"|'''|\\.|[^\W_]+|\s|.", re.DOTALL)
@@ -110,8 +108,7 @@ def _leaves(node, data, language, found):
         language == "C#" and node.type.startswith("preproc_") and node.child_count
         and not node.type.endswith(("if", "elif", "else"))
     ):  # fmt: skip
-        if not found or found[-1] != "NEW_LINE":
-            found.append("NEW_LINE")
+        found += ["NEW_LINE"] * (found[-1:] != ["NEW_LINE"])
 
 
 def _python(text):
@@ -147,7 +144,8 @@ def _cut(lines, start, end):
 PLACES = {
     "Python": [(sysconfig.get_paths()["stdlib"], "*.py")],
     "C++": [("/usr/include/c++", "*"), ("/usr/include", "*.hpp"), ("/usr/src", "*.cpp"),
-            (sysconfig.get_paths()["purelib"], "*.cpp"), (sysconfig.get_paths()["purelib"], "*.hpp")],
+            (sysconfig.get_paths()["purelib"], "*.cpp"),
+            (sysconfig.get_paths()["purelib"], "*.hpp")],
     "C": [("/usr/include", "*.h"), ("/usr/src", "*.c"), ("/usr/share", "*.c"),
           (sysconfig.get_paths()["purelib"], "*.c"), ("/usr/lib/linux-kbuild", "*.c")],
     "Java": [("/usr/share", "*.java"), ("/usr/lib/jvm", "*.java"), ("/usr/src", "*.java")],

@@ -11,7 +11,7 @@ import re
 
 from geex_jax.data.detokenize import lexing
 from geex_jax.data.detokenize.lexing import Piece, ends_value
-from geex_jax.data.detokenize.syntax import Syntax
+from geex_jax.data.detokenize.syntax import Syntax, words
 
 _INDENT = "    "
 _SHORT = 60  # characters of braces that stay on their line
@@ -19,18 +19,16 @@ _WIDE = 80
 _NAMES = (lexing.WORD, lexing.NAME)
 _SIGNS = frozenset("+-*/%&|^!<>=?:.~@$#")
 _UNARY = frozenset(("-", "+", "!", "~", "&", "*", "++", "--", "@", "&&"))
-_CONTINUES = frozenset("else catch finally while".split())
-_LABELS = frozenset("case default public private protected signals slots".split())
-_CALLED = frozenset("super this sizeof typeof function".split())  # no space before their "("
+_CONTINUES = words("else catch finally while")
+_LABELS = words("case default public private protected signals slots")
+_CALLED = words("super this sizeof typeof function")  # no space before their "("
 # Words of JavaScript behind which a line end would end a statement, or that are names elsewhere.
-_HOLDS = frozenset("async get set static of from as let await yield type accessor using".split())
-_JOINS = frozenset("in of instanceof from as extends".split())
+_HOLDS = words("async get set static of from as let await yield type accessor using")
+_JOINS = words("in of instanceof from as extends")
 # Words of JavaScript before an object, and words that begin a statement, so that nothing but a
 # line end can stand between a "return" and them.
-_OBJECTS = frozenset("return const let var import export default in of typeof yield await".split())
-_BEGINS = frozenset(
-    "case default if for while do switch const let var return break continue throw try".split()
-)
+_OBJECTS = words("return const let var import export default in of typeof yield await")
+_BEGINS = words("case default if for while do switch const let var return break continue throw try")
 _TYPE = re.compile(r"[A-Za-z_$][\w$]*|::|\.|,|\*|&|\[|\]|\?|\d+|&&")
 
 
@@ -107,12 +105,17 @@ class _Layout:
                 line, self.line = self.line, ""
                 self.lines.append(_INDENT * sum(x.block for x in self.open[:-1]) + line)
                 self.start = ""
-        elif self._block and (sign == ";" or (sign == ":" and self.start in _LABELS)):
+        elif self._breaks(sign) or (self.syntax.name == "PHP" and piece.text.startswith("<?")):
             self._end_line()
-        elif sign == "," and self.open and self.open[-1].items and len(self.line) > _WIDE:
-            self._end_line()
-        elif self.syntax.name == "PHP" and piece.text.startswith("<?"):
-            self._end_line()
+
+    def _breaks(self, sign: str) -> bool:
+        if self._block and (sign == ";" or (sign == ":" and self.start in _LABELS)):
+            return True
+        return sign == "," and self._items and len(self.line) > _WIDE
+
+    @property
+    def _items(self) -> bool:
+        return bool(self.open) and self.open[-1].items
 
     def _close(self, piece: Piece) -> None:
         bracket = self.open[-1] if self.open else _Open("")
@@ -211,7 +214,7 @@ class _Layout:
             return True
         one, other = last.text[-1], piece.text[0]
         if at in self.angles or at - 1 in self.angles:
-            return one in "<:" and other in "<:" or one == "&" == other
+            return (one in "<:" and other in "<:") or one == "&" == other
         if one in _SIGNS and other in _SIGNS:
             return not (last.text in ("::", ".", "->") and other == "~")
         if last.text == "." and piece.kind == lexing.NUMBER:

@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 from geex_jax.data.detokenize import strings
 from geex_jax.data.detokenize.strings import STRUCTURE
-from geex_jax.data.detokenize.syntax import Syntax
+from geex_jax.data.detokenize.syntax import Syntax, words
 
 WORD, NAME, NUMBER, STRING = "word", "name", "number", "string"
 OPERATOR, DIRECTIVE = "operator", "directive"
 NEWLINE, INDENT, DEDENT = "newline", "indent", "dedent"
-_DIRECTIVES = frozenset(
+_DIRECTIVES = words(
     "include include_next import define undef if ifdef ifndef elif elifdef elifndef else endif"
-    " error warning pragma line region endregion nullable".split()
+    " error warning pragma line region endregion nullable"
 )
 _CLOSERS = (")", "]", "}")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from geex_jax.data.detokenize import lexing
 from geex_jax.data.detokenize.lexing import Piece, ends_value
-from geex_jax.data.detokenize.syntax import Syntax
+from geex_jax.data.detokenize.syntax import Syntax, words
 
-_MERGES = frozenset(
-    "** // << >> <= >= == != -> := += -= *= /= %= &= |= ^= @= ... <>".split()
+_MERGES = words(
+    "** // << >> <= >= == != -> := += -= *= /= %= &= |= ^= @= ... <>"
 )  # what two signs must not become
 _INDENT = "    "
 
@@ -87,6 +87,5 @@ class _Line:
             return False
         if before == ":" and inside == "[":
             return False
-        if "=" in (sign, before) and inside == "(" and not self.annotated:
-            return False
-        return True
+        keyword = inside == "(" and not self.annotated
+        return not (keyword and "=" in (sign, before))

@@ -34,7 +34,8 @@ class Syntax:
     semicolons: bool = True
 
 
-def _words(text: str) -> frozenset[str]:
+def words(text: str) -> frozenset[str]:
+    """Returns the words of a text."""
     return frozenset(text.split())
 
 
@@ -46,8 +47,8 @@ _CPP = (
     protected virtual operator explicit friend constexpr co_return co_await co_yield noexcept
     and or not"""
 )
-_JAVA = """return if else for while do switch case new throw throws try catch finally class interface
-    enum extends implements import package public private protected static final abstract
+_JAVA = """return if else for while do switch case new throw throws try catch finally class
+    interface enum extends implements import package public private protected static final abstract
     synchronized instanceof assert default native transient volatile break continue yield"""
 _CSHARP = (
     _JAVA
@@ -75,32 +76,32 @@ SYNTAXES = {
     s.name: s
     for s in (
         Syntax(
-            "C", ('"', "'"), prefixes=_words("L u8 u U"), keywords=_words(_C),
-            tight=_words(". ->"), directives=True,
+            "C", ('"', "'"), prefixes=words("L u8 u U"), keywords=words(_C),
+            tight=words(". ->"), directives=True,
         ),
         Syntax(
-            "C++", ('"', "'"), prefixes=_words("L u8 u U R LR u8R uR UR"), keywords=_words(_CPP),
-            tight=_words(". -> :: .* ->*"), directives=True, angles=True,
+            "C++", ('"', "'"), prefixes=words("L u8 u U R LR u8R uR UR"), keywords=words(_CPP),
+            tight=words(". -> :: .* ->*"), directives=True, angles=True,
         ),
         Syntax(
-            "Java", ('"""', '"', "'"), multiline=('"""',), keywords=_words(_JAVA),
-            tight=_words(". ::"), angles=True,
+            "Java", ('"""', '"', "'"), multiline=('"""',), keywords=words(_JAVA),
+            tight=words(". ::"), angles=True,
         ),
         Syntax(
-            "C#", ('"""', '"', "'"), multiline=('"""',), prefixes=_words("@ $ $@ @$ $$"),
-            keywords=_words(_CSHARP), tight=_words(". ?. :: ->"), directives=True, angles=True,
+            "C#", ('"""', '"', "'"), multiline=('"""',), prefixes=words("@ $ $@ @$ $$"),
+            keywords=words(_CSHARP), tight=words(". ?. :: ->"), directives=True, angles=True,
         ),
         Syntax(
-            "JavaScript", ("`", '"', "'"), multiline=("`",), keywords=_words(_JS),
-            tight=_words(". ?."), regexes=True, semicolons=False,
+            "JavaScript", ("`", '"', "'"), multiline=("`",), keywords=words(_JS),
+            tight=words(". ?."), regexes=True, semicolons=False,
         ),
         Syntax(
-            "PHP", ('"', "'", "`"), multiline=("'", "`"), prefixes=_words("b"),
-            keywords=_words(_PHP), tight=_words("-> ?-> :: \\"),
+            "PHP", ('"', "'", "`"), multiline=("'", "`"), prefixes=words("b"),
+            keywords=words(_PHP), tight=words("-> ?-> :: \\"),
         ),
         Syntax(
             "Python", ('"""', "'''", '"', "'"), multiline=('"""', "'''"),
-            prefixes=_PYTHON_PREFIXES, keywords=_words(_PYTHON),
+            prefixes=_PYTHON_PREFIXES, keywords=words(_PYTHON),
         ),
     )
 }  # fmt: skip
