@@ -84,7 +84,7 @@ def write_shards(
     tasks = [chunk for work in todo for chunk in work.chunks]
     with contextlib.closing(workers.ordered_map(encoder, tasks, worker_count)) as encoded:
         for work in todo:
-            rows = pack.pack(
+            rows = pack.concat(
                 _documents(encoded, work.chunks, on_bytes),
                 row_length,
                 encoder.prefix(work.group[1]),
@@ -99,9 +99,9 @@ def write_shards(
 
 def _documents(
     encoded: Iterator[list[np.ndarray]], chunks: list[list[Kept]], on_bytes: Callable[[int], None]
-) -> Iterator[np.ndarray]:
+) -> Iterator[pack.Tokens]:
     for chunk in chunks:
-        yield from next(encoded)
+        yield from map(pack.Tokens, next(encoded))
         on_bytes(sum(file.size for file in chunk))
 
 
@@ -139,7 +139,7 @@ def _write_file(
     try:
         writer = ArrayRecordWriter(str(temporary), OPTIONS)
         for last in rows:
-            row = records.Row(last.tokens, last.starts, last.used, language)
+            row = records.Row(last.tokens, last.starts, last.used, language, last.prompts)
             writer.write(records.encode_row(row, dtype))
             count, tokens = count + 1, tokens + last.used
         writer.close()
