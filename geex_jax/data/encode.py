@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from geex_jax.data import records
+from geex_jax.data.pack import Tokens
 from geex_jax.errors import GeexError
 from geex_jax.languages import LANGUAGES
 
@@ -15,13 +16,6 @@ if TYPE_CHECKING:
     from geex_jax.tokenizers.base import Tokenizer
 
 CHUNK_BYTES = 256 * 1024  # of text, encoded at a time
-
-
-class Encoded(NamedTuple):
-    """The ids of a document, end of text included; the first `prompt` of them carry no loss."""
-
-    ids: np.ndarray
-    prompt: int
 
 
 class Encoder:
@@ -32,9 +26,7 @@ class Encoder:
         self.tags = tags
         self.dtype = records.token_dtype(tokenizer.vocab_size)
 
-    def documents(
-        self, language: int, texts: Iterable[tuple[str | None, str]]
-    ) -> Iterator[Encoded]:
+    def documents(self, language: int, texts: Iterable[tuple[str | None, str]]) -> Iterator[Tokens]:
         """Yields the ids of each (prompt, text), some CHUNK_BYTES of text at a time."""
         waiting: list[tuple[str | None, str]] = []
         size = 0
@@ -47,7 +39,7 @@ class Encoder:
         if waiting:
             yield from self._encode(language, waiting)
 
-    def _encode(self, language: int, documents: list[tuple[str | None, str]]) -> Iterator[Encoded]:
+    def _encode(self, language: int, documents: list[tuple[str | None, str]]) -> Iterator[Tokens]:
         """Encodes prompts and texts in one batch: the cut between them is a token's end."""
         pieces: list[str] = []
         for prompt, text in documents:
@@ -56,7 +48,7 @@ class Encoder:
         eos = self.tokenizer.eos_id
         for prompt, _ in documents:
             head = [] if prompt is None else next(ids)
-            yield Encoded(np.array([*head, *next(ids), eos], self.dtype), len(head))
+            yield Tokens(np.array([*head, *next(ids), eos], self.dtype), len(head))
 
     def head(self, language: int) -> str:
         """Returns the tag line and its line end, or nothing for data without tags."""

@@ -7,11 +7,11 @@ import os
 
 import numpy as np
 import pytest
+from geex_jax.data.splits import split_of
 
 from geex_jax import files
 from geex_jax.data import Filters, PrepareConfig, load_manifest, prepare, read_rows, read_sources
 from geex_jax.data.journal import WORK
-from geex_jax.data.scan import split_of
 from geex_jax.errors import GeexError
 from tests.data.conftest import CONFIG, COUNTS
 from tests.data.helpers import ByteTokenizer, digests, make_tree, write
@@ -90,7 +90,7 @@ def test_validation_text_is_the_validation_files(prepared, tree):
 
 
 def test_more_workers_give_the_same_bytes(prepared, tree, tmp_path, monkeypatch):
-    monkeypatch.setattr("geex_jax.data.scan.BLOCK_FILES", 8)
+    monkeypatch.setattr("geex_jax.data.sources.tree.PART_FILES", 8)
     monkeypatch.setattr("geex_jax.data.encode.CHUNK_BYTES", 5000)
     config = dataclasses.replace(CONFIG, workers=3)
     prepare(tree, tmp_path / "data", ByteTokenizer(), config)

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from geex_jax import files
-from geex_jax.data import shards, splits
+from geex_jax.data import pack, shards, splits
 from geex_jax.data.dedup import shuffle
-from geex_jax.data.encode import Encoded, Encoder
-from geex_jax.data.packing import pack_rows
+from geex_jax.data.encode import Encoder
 from geex_jax.data.phases.layout import KEPT, PLACE, DocumentReader, Layout
-from geex_jax.data.records import Row
 from geex_jax.data.recipe import Recipe
+from geex_jax.data.records import Row
 from geex_jax.languages import LANGUAGES
 
 BYTES_PER_TOKEN = 3  # of code, about: decides how many shards there are, nothing else
@@ -117,7 +117,7 @@ class Place:
         rows, shard_of = [], []
         validation = splits.are_validation(index["sha256"], self.recipe.validation_fraction)
         for row in np.flatnonzero((fate == KEPT) & (times > 0)):
-            group = by_group[splits.SPLITS[validation[row]], int(index["language"][row])]
+            group = by_group[splits.SPLITS[int(validation[row])], int(index["language"][row])]
             sha256 = index["sha256"][row].tobytes()
             for copy in range(int(times[row])):
                 key = splits.order_key(sha256, self.recipe.seed, copy)
@@ -143,7 +143,7 @@ def gather_places(layout: Layout, parts: int, shard: int) -> np.ndarray:
 class Pack:
     """Task: reads the documents of shard N, tokenizes, packs and writes them.
 
-    Memory: the shard's tokens, about 4 bytes for each 3 bytes of its text; the text goes by.
+    Memory: 46 bytes a document of the shard, and the window of the packing; texts go by.
     """
 
     def __init__(
@@ -160,33 +160,36 @@ class Pack:
         lengths: list[int] = []
         digest = hashlib.sha256()
         sizes = [0, 0]
+        counts = pack.Counts()
+        seconds = {"tokenize": 0.0}
+        began = time.perf_counter()
         try:
             texts = self._texts(reader, places, digest, sizes)
-            documents = self._noted(self.encoder.documents(group.language, texts), lengths)
-            rows = pack_rows(
-                documents,
-                self.recipe.packing,
+            packed = pack.pack(
+                self._noted(self.encoder.documents(group.language, texts), lengths, seconds),
                 self.recipe.seq_len + 1,
                 self.encoder.prefix(group.language),
                 self.encoder.tokenizer.pad_id,
-                group.language,
+                how=self.recipe.packing.replace("-", "_"),
+                counts=counts,
             )
-            written = self._write(number, rows)
+            rows = (Row(r.tokens, r.starts, r.used, group.language, r.prompts) for r in packed)
+            written = shards.write(self.layout.shard(number), rows, self.encoder.dtype)
             if group.split == splits.VALIDATION:
                 self._write_texts(reader, places, number)
         finally:
             reader.close()
+        seconds["pack"] = time.perf_counter() - began - seconds["tokenize"]
         return {
             "rows": written.rows,
             "tokens": written.tokens,
             "files": sizes[0],
             "bytes": sizes[1],
             "document_tokens": _histogram(lengths),
+            "whole": counts.whole,
             "contents": digest.hexdigest(),
+            "seconds": {name: round(value, 4) for name, value in seconds.items()},
         }
-
-    def _write(self, number: int, rows: Iterator[Row]) -> shards.Written:
-        return shards.write(self.layout.shard(number), rows, self.encoder.dtype)
 
     def _texts(
         self, reader: DocumentReader, places: np.ndarray, digest: Any, sizes: list[int]
@@ -201,8 +204,15 @@ class Pack:
             yield stored.prompt, stored.text
 
     @staticmethod
-    def _noted(documents: Iterator[Encoded], lengths: list[int]) -> Iterator[Encoded]:
-        for document in documents:
+    def _noted(
+        documents: Iterator[pack.Tokens], lengths: list[int], seconds: dict[str, float]
+    ) -> Iterator[pack.Tokens]:
+        while True:
+            began = time.perf_counter()
+            document = next(documents, None)
+            seconds["tokenize"] += time.perf_counter() - began
+            if document is None:
+                return
             lengths.append(len(document.ids))
             yield document
 
