@@ -83,6 +83,10 @@ if __name__ == "__main__":  # prepare in a process that a test kills
 
     tree.PART_FILES = 8  # so that there is work for all workers
     config = PrepareConfig(
-        seq_len=256, rows_per_shard=20, validation_fraction=0.2, workers=int(sys.argv[3])
+        seq_len=256,
+        rows_per_shard=20,
+        validation_fraction=0.2,
+        workers=int(sys.argv[3]),
+        packing="concat",
     )
     prepare(sys.argv[1], sys.argv[2], Importable(), config)
