@@ -15,23 +15,9 @@ from geex_jax.errors import GeexError
 from tests.data.helpers import source
 
 WORDS = [
-    "red",
-    "green",
-    "blue",
-    "white",
-    "black",
-    "pink",
-    "grey",
-    "brown",
-    "gold",
-    "lime",
-    "teal",
-    "navy",
-    "plum",
-    "rust",
-    "sand",
-    "mint",
-]
+    "red", "green", "blue", "white", "black", "pink", "grey", "brown",
+    "gold", "lime", "teal", "navy", "plum", "rust", "sand", "mint",
+]  # fmt: skip
 
 
 def task_text(seed, count=40):
