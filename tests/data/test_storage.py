@@ -31,7 +31,7 @@ def test_remote_paths_do_what_plain_ones_do(tmp_path, memory):
         assert storage.is_folder(f"{top}/a") and not storage.is_folder(f"{top}/a/x.tar")
         assert storage.exists(f"{top}/a/x.tar") and not storage.exists(f"{top}/c")
         with storage.local_copy(f"{top}/a/x.tar") as copy:
-            assert open(copy, "rb").read() == b"12345"
+            assert storage.read(copy) == b"12345"
         assert os.path.exists(copy) == (top == str(tmp_path))
         with pytest.raises(OSError):
             storage.open_read(f"{top}/c")
