@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import json
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from geex_jax.data.document import Document, Part, Passed
@@ -28,15 +27,17 @@ class PackageSource:
       spec: "debian:NAME", "debian-source:NAME" (upstream's tarball), "npm:NAME@VERSION".
       lock: path of the lock file with its version and checksums.
       licence: SPDX expression of the package, where its files say nothing else.
-      without: patterns of paths inside the archive that are passed by (`excluded`).
+      only: patterns of paths; what matches none of them is passed by (`excluded`).
+      without: patterns of paths that are passed by as well.
       limits: bounds of what is unpacked.
     """
 
     name: str
     spec: str
-    lock: str
+    lock: str = ""
     licence: str = ""
-    without: tuple[str, ...] = ()
+    only: Sequence[str] = ()
+    without: Sequence[str] = ()
     limits: Limits = dataclasses.field(default_factory=Limits)
 
     def settings(self) -> dict[str, Any]:
@@ -48,6 +49,7 @@ class PackageSource:
             "version": pinned.version,
             "sha256": [file.sha256 for file in pinned.files],
             "licence": self.licence,
+            "only": list(self.only),
             "without": list(self.without),
             "limits": dataclasses.asdict(self.limits),
         }
@@ -85,35 +87,16 @@ class PackageSource:
             yield Passed("excluded", file.name, excluded)
 
     def _left_out(self, path: str) -> bool:
-        return any(fnmatch.fnmatchcase(path, pattern) for pattern in self.without)
+        def matches(patterns: Sequence[str]) -> bool:
+            return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
+
+        return (bool(self.only) and not matches(self.only)) or matches(self.without)
 
     def _pinned(self) -> Pinned:
+        if not self.lock:
+            raise GeexError(
+                f"package {self.spec} has no lock file", 'give its path: options={"lock": PATH}'
+            )
         lock = Lock(self.lock)
         store.fetch_all([self.spec], lock)
         return lock.packages[self.spec]
-
-
-def open_packages(spec: str, name: str, options: dict[str, Any]) -> PackageSource:
-    """Makes the source from a recipe's entry.
-
-    Args:
-      spec: see `PackageSource`.
-      name: of the source.
-      options: "lock" (path of the lock file), and perhaps "licence" and "without".
-
-    Raises:
-      GeexError: an option is unknown or missing.
-    """
-    unknown = set(options) - {"lock", "licence", "without"}
-    if unknown or "lock" not in options:
-        raise GeexError(
-            f"package {spec} is given wrong options ({', '.join(sorted(unknown)) or 'no lock'})",
-            "give lock, and perhaps licence and without",
-        )
-    return PackageSource(
-        name,
-        spec,
-        os.path.abspath(options["lock"]),
-        options.get("licence", ""),
-        tuple(options.get("without", ())),
-    )
