@@ -36,6 +36,7 @@ KINDS = {
     "official": ("official", "OfficialSource"),
     "instructions": ("instructions", "InstructionSource"),
     "xlcost": ("xlcost", "XlcostSource"),
+    "packages": ("packages", "PackageSource"),
 }
 _JSONL = (".jsonl", ".ndjson", ".jsonl.gz", ".jsonl.zst", ".ndjson.gz", ".ndjson.zst",
           ".json.gz", ".json.zst", ".jsonl.xz", ".jsonl.bz2")  # fmt: skip
