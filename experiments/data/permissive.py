@@ -60,7 +60,8 @@ PACKAGES = (
     ("debian-source:glfw3", "Zlib", {}),
     ("debian-source:imgui", "MIT", {}),
     # Java
-    ("debian-source:guava-libraries", "Apache-2.0", {"without": ["*/android/*", "*/guava-tests/*"]}),
+    ("debian-source:guava-libraries", "Apache-2.0",
+     {"without": ["*/android/*", "*/guava-tests/*"]}),
     ("debian-source:libcommons-lang3-java", "Apache-2.0", {}),
     ("debian-source:libcommons-collections4-java", "Apache-2.0", {}),
     ("debian-source:commons-io", "Apache-2.0", {}),

@@ -238,6 +238,7 @@ def _by_client(
         raise _Gone
     if "ENOSPC" in text or shutil.disk_usage(path.parent).free < _CHUNK:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    # apt: "E: Failed to fetch URL  REASON E: ..."; npm: "npm error code X npm error REASON npm ..."
     reason = re.search(
         r"Failed to fetch \S+\s+(.*?)(?: E:|$)|npm error (?!code)(.+?)(?: npm |$)", text
     )

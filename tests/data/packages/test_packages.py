@@ -102,9 +102,16 @@ def test_a_lock_file_is_needed(registry, tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", '{"format": 9, "packages": {}}', '{"format": 1, "packages": {"a": {"files": []}}}',
-     '{"format": 1, "packages": {"a": {"version": "1", "files": [{"name": "../x", "place": ""}]}}}'],
-)  # fmt: skip
+    [
+        "",
+        "[]",
+        '{"format": 9, "packages": {}}',
+        '{"format": 1, "packages": {"a": {"files": []}}}',
+        '{"format": 1, "packages": {"a": {"version": "1", "files": [{"name": "../x"}]}}}',
+        '{"format": 1, "packages": {"a": {"version": "1", "files": [{"name": "../x", "place": ""}]'
+        "}}}",
+    ],
+)
 def test_a_lock_file_of_another_form_is_refused(tmp_path, text):
     path = tmp_path / "lock.json"
     path.write_text(text)

@@ -121,7 +121,7 @@ def test_what_a_client_does_not_know_is_one_line(client, tmp_path, spec, script,
 
 @pytest.mark.parametrize("spec", ["debian:x", "debian-source:x", "npm:x"])
 def test_no_client_is_one_line(client, tmp_path, spec):
-    with pytest.raises(GeexError, match="there is no (apt-get|npm) here; "):
+    with pytest.raises(GeexError, match=r"there is no (apt-get|npm) here; "):
         registries.look_up(spec, tmp_path)
 
 
