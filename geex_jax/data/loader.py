@@ -7,7 +7,6 @@ processes share it, how far ahead it is read and how often it was stopped do not
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,9 +22,12 @@ from geex_jax.data.batches import (
     make_batch,
 )
 from geex_jax.data.manifest import Manifest
+from geex_jax.data.mixture import Curriculum, Stream, mixture, stages
 from geex_jax.errors import GeexError
 
-_STATE = 1
+__all__ = ["Loader", "make_loader", "mixture"]
+
+_STATE = 2
 _STEPS = 1 << 40  # for ever
 
 
@@ -37,6 +39,8 @@ def make_loader(
     seed: int = 0,
     alpha: float = 1.0,
     weights: Mapping[str, float] | None = None,
+    max_epochs: float = 0.0,
+    curriculum: Curriculum = (),
     process_index: int = 0,
     process_count: int = 1,
     shuffle: bool = True,
@@ -53,6 +57,9 @@ def make_loader(
       alpha: a language's share of the rows is p ~ (its share of the tokens)^alpha: 1 as the
         data is, 0 the same for all, in between small languages are seen more often.
       weights: language name to weight, in place of alpha; languages not named are left out.
+      max_epochs: how often each language's rows are seen at most, after which its share goes to
+        the others; the stream ends when no language is left. 0: no limit.
+      curriculum: ((step, weights or alpha), ...): from each of these steps on, another mixture.
       process_index: which process this is.
       process_count: how many processes share each batch.
       shuffle: False reads each language's rows in stored order.
@@ -60,43 +67,31 @@ def make_loader(
       threads: threads that read ahead.
 
     Raises:
-      GeexError: no prepared data there, no rows, unknown languages, or a batch that does not
-        divide by the processes.
+      GeexError: no prepared data there, no rows, unknown languages, a curriculum that cannot be
+        followed, or a batch that does not divide by the processes.
     """
     manifest = manifests.load(folder)
     names = check_split(manifest, folder, split)
-    probabilities = mixture(manifest, split, names, alpha, weights)
+    parts = stages(manifest, split, names, alpha, weights, curriculum)
     mine = local_rows(batch_size, process_index, process_count)
-    return Loader(
-        folder, split, manifest, probabilities, batch_size, mine, seed, shuffle, prefetch, threads
+    order = Stream(
+        [(step * batch_size, shares) for step, shares in parts],
+        {name: manifest.amount(split, name).rows for name in names},
+        max_epochs,
     )
-
-
-def mixture(
-    manifest: Manifest,
-    split: str,
-    names: list[str],
-    alpha: float = 1.0,
-    weights: Mapping[str, float] | None = None,
-) -> dict[str, float]:
-    """Returns language name to probability, for the languages whose probability is not 0."""
-    if weights is None:
-        total = manifest.total(split).tokens
-        raw = {name: (manifest.amount(split, name).tokens / total) ** alpha for name in names}
-    else:
-        raw = {manifest.languages[manifest.language_index(k)].name: v for k, v in weights.items()}
-        for name, weight in raw.items():
-            if weight < 0:
-                raise GeexError(f"the weight of {name} is negative", "use 0 to leave it out")
-            if weight and name not in names:
-                raise GeexError(
-                    f"{name} has no rows in the {split} split",
-                    f"weigh only languages that do: {', '.join(names)}",
-                )
-    positive = {name: weight for name, weight in raw.items() if weight > 0}
-    if not positive:
-        raise GeexError("all weights are 0", "give one language a positive weight")
-    return {name: positive[name] / sum(positive.values()) for name in names if name in positive}
+    return Loader(
+        folder,
+        split,
+        manifest,
+        parts[0][1],
+        order,
+        batch_size,
+        mine,
+        seed,
+        shuffle,
+        prefetch,
+        threads,
+    )
 
 
 class Loader:
@@ -104,7 +99,8 @@ class Loader:
 
     Attributes:
       manifest: of the prepared data.
-      probabilities: language name to share of the rows.
+      probabilities: language name to share of the rows, at the first step.
+      order: which language each row of the stream is of.
       batch_size: rows in a step, over all processes.
       seq_len: tokens in a row of `tokens`.
       rows: rows in the split, of the languages in the mixture.
@@ -117,6 +113,7 @@ class Loader:
         split: str,
         manifest: Manifest,
         probabilities: dict[str, float],
+        order: Stream,
         batch_size: int,
         mine: range,
         seed: int,
@@ -126,15 +123,14 @@ class Loader:
     ):
         import grain
 
-        self.manifest, self.probabilities = manifest, probabilities
+        self.manifest, self.probabilities, self.order = manifest, probabilities, order
         self.split, self.seed, self.batch_size = split, seed, batch_size
         self.seq_len = manifest.seq_len
         self._mine, self._shuffle = mine, shuffle
-        amounts = {name: manifest.amount(split, name) for name in probabilities}
-        self.rows = sum(a.rows for a in amounts.values())
-        self.tokens = sum(a.tokens for a in amounts.values())
-        languages = [self._language(folder, name) for name in probabilities]
-        self._stream = grain.MapDataset.mix(languages, list(probabilities.values()))
+        amounts = [manifest.amount(split, name) for name in order.names]
+        self.rows = sum(a.rows for a in amounts)
+        self.tokens = sum(a.tokens for a in amounts)
+        self._languages = [self._language(folder, name) for name in order.names]
         self._steps = grain.MapDataset.range(_STEPS).map(self.batch)
         self._options = grain.ReadOptions(
             num_threads=threads if prefetch else 0, prefetch_buffer_size=prefetch
@@ -164,9 +160,19 @@ class Loader:
 
     def batch(self, step: int) -> Batch:
         """Returns this process's rows of the batch of any step, without moving the iterator."""
-        first = step * self.batch_size
-        stream: Any = self._stream
-        return make_batch([records.decode_row(stream[first + i]) for i in self._mine])
+        if self.steps is not None and step >= self.steps:  # on all processes at once
+            raise GeexError(
+                f"the data end after {self.steps:,} steps: each language was seen as often as "
+                "max_epochs allows",
+                "raise max_epochs, train for fewer steps, or prepare more data",
+            )
+        first = step * self.batch_size + self._mine.start
+        languages, numbers = self.order.take(first, len(self._mine))
+        stored = [
+            self._languages[language][number]
+            for language, number in zip(languages.tolist(), numbers.tolist(), strict=True)
+        ]
+        return make_batch([records.decode_row(record) for record in stored])
 
     def __iter__(self) -> Loader:
         return self
@@ -178,21 +184,22 @@ class Loader:
 
     def epochs(self, step: int | None = None) -> dict[str, float]:
         """Returns language name to how often its rows were seen before `step` (default: now)."""
-        rows = (self.step if step is None else step) * self.batch_size
-        return {
-            name: rows * p / self.manifest.amount(self.split, name).rows
-            for name, p in self.probabilities.items()
-        }
+        seen = self.order.seen((self.step if step is None else step) * self.batch_size)
+        return {name: n / self.manifest.amount(self.split, name).rows for name, n in seen.items()}
+
+    @property
+    def steps(self) -> int | None:
+        """How many steps there are before `max_epochs` ends the data; None: endless."""
+        return None if self.order.total is None else self.order.total // self.batch_size
 
     def _identity(self) -> dict[str, Any]:
-        mixture = json.dumps(self.probabilities, sort_keys=True)
         return {
             "version": _STATE,
             "data": self.manifest.fingerprint,
             "split": self.split,
             "seed": self.seed,
             "shuffle": self._shuffle,
-            "mixture": files.fingerprint(mixture),
+            "mixture": self.order.fingerprint(),
             "batch_size": self.batch_size,
         }
 

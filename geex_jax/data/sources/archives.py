@@ -30,8 +30,8 @@ from geex_jax.data.sources.limits import (
     unpacked,
 )
 from geex_jax.data.sources.listing import FileSource, whole_files
-from geex_jax.data.sources.naming import by_name
 from geex_jax.data.sources.walk import VERSION_CONTROL
+from geex_jax.data.stages.language import by_name
 
 _SUFFIXES = {
     **dict.fromkeys(
@@ -184,7 +184,7 @@ class ArchiveReader:
             errors="surrogateescape",
         )
         while (member := tar.next()) is not None:
-            tar.members.clear()  # else a list of all members grows
+            vars(tar)["members"].clear()  # else a list of all members grows
             name = f"{path}/{clean(member.name)}"
             if member.isreg() and not member.issparse():  # tarfile trusts maps of holes
                 yield from self._member(

@@ -85,7 +85,7 @@ class Fields:
         )
 
 
-# The Stack and its kin, CodeParrot's GitHub code, the Pile (its other parts are no code), RedPajama.
+# The Stack and its kin, CodeParrot's GitHub code, the Pile (other parts are no code), RedPajama.
 LAYOUTS = {
     "the-stack": Fields("content", "lang", "max_stars_repo_licenses", "max_stars_repo_path"),
     "the-stack-v2": Fields("content", "language", "detected_licenses", "path"),

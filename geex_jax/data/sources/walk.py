@@ -12,7 +12,7 @@ from typing import NamedTuple
 from geex_jax.data import storage
 from geex_jax.data.document import Passed
 from geex_jax.data.sources import gitignore
-from geex_jax.data.sources.naming import by_name
+from geex_jax.data.stages.language import by_name
 
 VERSION_CONTROL = frozenset((".git", ".hg", ".svn", ".bzr", "_darcs", "CVS"))
 Identity = tuple[int, int]
@@ -228,9 +228,8 @@ def walk_remote(
         if folder not in folders:
             upper, _, name = folder.rpartition("/")
             rules = rules_of(upper) if folder else ()
-            if folder and rules is not None:
-                if name in left_out or (rules and gitignore.ignored(rules, folder, folder=True)):
-                    rules = None
+            if name in left_out or (rules and gitignore.ignored(rules, folder, folder=True)):
+                rules = None
             if ignore and rules is not None and f"{folder}/{gitignore.NAME}".lstrip("/") in special:
                 rules = gitignore.entered(rules, folder, [gitignore.NAME], read)
             folders[folder] = rules
@@ -249,4 +248,4 @@ def walk_remote(
         if guess is None:
             counts["unknown_language"] += 1
         else:
-            yield entry, *guess
+            yield entry, guess[0], guess[1]

@@ -19,6 +19,8 @@ STAGES: dict[str, Any] = {
     stage.name: stage
     for stage in (Decode, LanguageOf, PaperFilters, Licences, Secrets, Contamination)
 }
+# What runs where a recipe says nothing; contamination has nothing to compare with by default.
+DEFAULTS: dict[str, dict[str, Any]] = {name: {} for name in STAGES if name != "contamination"}
 
 
 def build(settings: Mapping[str, Mapping[str, Any] | None] | None = None) -> list[Stage]:
@@ -50,7 +52,7 @@ def _check(name: str, stage: Any, arguments: Mapping[str, Any]) -> None:
     """Raises GeexError for an argument that the stage does not have."""
     known = [p for p in inspect.signature(stage).parameters if p != "limits"]
     if name == "filters":
-        known += [p for p in inspect.signature(type(stage().filters)).parameters]
+        known += list(inspect.signature(type(stage().filters)).parameters)
     for argument in arguments:
         if argument not in known:
             raise GeexError(
@@ -59,6 +61,7 @@ def _check(name: str, stage: Any, arguments: Mapping[str, Any]) -> None:
 
 
 __all__ = [
+    "DEFAULTS",
     "STAGES",
     "Contamination",
     "Decode",

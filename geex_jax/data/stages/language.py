@@ -225,7 +225,7 @@ def _pp(head: bytes) -> str | None:  # also Puppet
 
 
 def _ts(head: bytes) -> str | None:  # also Qt's translations in XML, and MPEG streams
-    return None if _XML.match(head) or head[:1] == b"G" and b"\0" in head else "TypeScript"
+    return None if _XML.match(head) or (head[:1] == b"G" and b"\0" in head) else "TypeScript"
 
 
 def _mm(head: bytes) -> str | None:  # also FreeMind's maps in XML

@@ -17,7 +17,7 @@ _BREAKS = re.compile(r"[\s*#/;%!\"'|>`“”‘’-]+")
 # case with everything between words as one space. The first that fits is the answer.
 _RULES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("AGPL-3.0", ("gnu affero general public license", "version 3"), ()),
-    ("LGPL-3.0", ("gnu lesser general public license", "version 3"), ("gnu general public license version 3, 29",)),
+    ("LGPL-3.0", ("gnu lesser general public license", "version 3"), ("gnu general public license version 3, 29",)),  # noqa: E501
     ("LGPL-2.1", ("gnu lesser general public license", "version 2"), ()),
     ("LGPL-2.0", ("gnu library general public license", "version 2"), ()),
     ("GPL-3.0", ("gnu general public license", "version 3"), ()),
@@ -33,7 +33,7 @@ _RULES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("Apache-2.0", ("apache.org licenses license 2.0",), ()),
     ("Apache-1.1", ("apache software license", "version 1.1"), ()),
     ("BSL-1.0", ("boost software license", "1.0"), ()),
-    ("BSL-1.0", ("permission is hereby granted, free of charge, to any person or organization obtaining",), ()),
+    ("BSL-1.0", ("permission is hereby granted, free of charge, to any person or organization obtaining",), ()),  # noqa: E501
     ("PSF-2.0", ("python software foundation license version 2",), ()),
     ("PSF-2.0", ("licensed to psf under a contributor agreement",), ()),
     ("Unlicense", ("this is free and unencumbered software released into the public domain",), ()),
@@ -50,19 +50,19 @@ _RULES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("PostgreSQL", ("postgresql license",), ()),
     ("BlueOak-1.0.0", ("blue oak model license",), ()),
     ("Ruby", ("ruby is copyrighted free software by yukihiro matsumoto",), ()),
-    ("Zlib", ("the origin of this software must not be misrepresented", "altered source versions must be plainly marked"), ()),
-    ("BSD-4-Clause", ("redistribution and use in source and binary forms", "all advertising materials"), ()),
-    ("BSD-3-Clause-Clear", ("redistribution and use in source and binary forms", "no express or implied licenses to any party s patent rights"), ()),
-    ("BSD-3-Clause", ("redistribution and use in source and binary forms", "to endorse or promote"), ()),
-    ("BSD-2-Clause", ("redistribution and use in source and binary forms", "binary form must reproduce the above copyright"), ()),
-    ("BSD-2-Clause", ("redistribution and use in source and binary forms", "binary forms, with or without modification, are permitted provided that"), ("neither",)),
+    ("Zlib", ("the origin of this software must not be misrepresented", "altered source versions must be plainly marked"), ()),  # noqa: E501
+    ("BSD-4-Clause", ("redistribution and use in source and binary forms", "all advertising materials"), ()),  # noqa: E501
+    ("BSD-3-Clause-Clear", ("redistribution and use in source and binary forms", "no express or implied licenses to any party s patent rights"), ()),  # noqa: E501
+    ("BSD-3-Clause", ("redistribution and use in source and binary forms", "to endorse or promote"), ()),  # noqa: E501
+    ("BSD-2-Clause", ("redistribution and use in source and binary forms", "binary form must reproduce the above copyright"), ()),  # noqa: E501
+    ("BSD-2-Clause", ("redistribution and use in source and binary forms", "binary forms, with or without modification, are permitted provided that"), ("neither",)),  # noqa: E501
     ("BSD-1-Clause", ("redistribution and use in source and binary forms",), ()),
-    ("MIT-0", ("permission is hereby granted, free of charge, to any person obtaining a copy",), ("above copyright notice and this permission notice",)),
-    ("X11", ("permission is hereby granted, free of charge, to any person obtaining a copy", "shall not be used in advertising"), ()),
+    ("MIT-0", ("permission is hereby granted, free of charge, to any person obtaining a copy",), ("above copyright notice and this permission notice",)),  # noqa: E501
+    ("X11", ("permission is hereby granted, free of charge, to any person obtaining a copy", "shall not be used in advertising"), ()),  # noqa: E501
     ("MIT", ("permission is hereby granted, free of charge, to any person obtaining a copy",), ()),
-    ("0BSD", ("permission to use, copy, modify, and or distribute this software for any purpose",), ("copyright notice and this permission notice appear", "provided that the above copyright")),
-    ("ISC", ("permission to use, copy, modify, and or distribute this software for any purpose",), ()),
-    ("ISC", ("permission to use, copy, modify, and distribute this software for any purpose with or without fee is hereby granted, provided that",), ()),
+    ("0BSD", ("permission to use, copy, modify, and or distribute this software for any purpose",), ("copyright notice and this permission notice appear", "provided that the above copyright")),  # noqa: E501
+    ("ISC", ("permission to use, copy, modify, and or distribute this software for any purpose",), ()),  # noqa: E501
+    ("ISC", ("permission to use, copy, modify, and distribute this software for any purpose with or without fee is hereby granted, provided that",), ()),  # noqa: E501
     ("HPND", ("permission to use, copy, modify, and distribute this software", "without fee"), ()),
     ("W3C", ("w3c software notice and license",), ()),
     ("BSD-2-Clause", ("under the terms of the simplified bsd license",), ()),
@@ -88,7 +88,7 @@ _LATER = re.compile(
     r"or \(?at (?:your|the) (?:option|user s option)\)? any later|any later version|or later\b"
 )
 _EXCEPTIONS = (
-    ("Classpath-exception-2.0", "linking this library statically or dynamically with other modules"),
+    ("Classpath-exception-2.0", "linking this library statically or dynamically with other modules"),  # noqa: E501
     ("Classpath-exception-2.0", "\"classpath\" exception"),
     ("Classpath-exception-2.0", "subject to the classpath exception"),
     ("GCC-exception-3.1", "gcc runtime library exception"),
@@ -115,11 +115,7 @@ def _judge(text: str, *, whole: bool) -> str:
         if found := spdx.normalize(expression):
             return found
     plain = _BREAKS.sub(" ", text.lower())
-    for licence, needed, absent in _RULES:
-        if all(p in plain for p in needed) and not any(p in plain for p in absent):
-            break
-    else:
-        return ""
+    licence = next((x for x, needed, absent in _RULES if _fits(plain, needed, absent)), "")
     if licence in _COPYLEFT:
         # The full text of the GPL explains "any later version" to everybody.
         full = "terms and conditions for copying" in plain or "0. definitions" in plain
@@ -128,9 +124,13 @@ def _judge(text: str, *, whole: bool) -> str:
         if _dual_mit(plain):
             return f"{licence} OR MIT"
     for exception, phrase in _EXCEPTIONS:
-        if phrase in plain:
+        if licence and phrase in plain:
             return f"{licence} WITH {exception}"
     return licence
+
+
+def _fits(plain: str, needed: tuple[str, ...], absent: tuple[str, ...]) -> bool:
+    return all(p in plain for p in needed) and not any(p in plain for p in absent)
 
 
 def _dual_mit(plain: str) -> bool:

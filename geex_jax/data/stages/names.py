@@ -6,10 +6,10 @@ import re
 
 # Written by package managers.
 _LOCK_FILES = frozenset(
-    "package-lock.json npm-shrinkwrap.json yarn.lock pnpm-lock.yaml bun.lock composer.lock "
-    "gemfile.lock poetry.lock pipfile.lock uv.lock pdm.lock cargo.lock go.sum mix.lock "
-    "pubspec.lock podfile.lock packages.lock.json flake.lock .pnp.cjs .pnp.loader.mjs "
-    "gradle.lockfile project.assets.json".split()
+    b"package-lock.json npm-shrinkwrap.json yarn.lock pnpm-lock.yaml bun.lock composer.lock "
+    b"gemfile.lock poetry.lock pipfile.lock uv.lock pdm.lock cargo.lock go.sum mix.lock "
+    b"pubspec.lock podfile.lock packages.lock.json flake.lock .pnp.cjs .pnp.loader.mjs "
+    b"gradle.lockfile project.assets.json".split()
 )
 _MINIFIED = re.compile(r"[.\-_](?:min|minified|bundle|chunk|prod)\.(?:m?js|cjs|css|html?)\Z", re.I)
 _GENERATED = re.compile(
@@ -41,7 +41,7 @@ def judge(path: str) -> str | None:
     One of "lock_file", "minified", "generated", "vendored".
     """
     name = path.rsplit("/", 1)[-1]
-    if name.lower() in _LOCK_FILES:
+    if name.lower().encode("utf-8", "replace") in _LOCK_FILES:
         return "lock_file"
     if _MINIFIED.search(name):
         return "minified"

@@ -32,7 +32,8 @@ _EXAMPLE_DOMAINS = frozenset(
 _EXAMPLE_TOP = frozenset(b"example test invalid local localhost localdomain internal".split())
 _NOBODY = frozenset(
     b"git noreply no-reply donotreply do-not-reply nobody postmaster mailer-daemon hg svn cvs "
-    b"user username someone somebody anonymous you me foo bar foobar john.doe jane.doe".split()
+    b"user username someone somebody anonymous you me foo bar foobar john.doe jane.doe "
+    b"password pass".split()
 )
 _NO_PASSWORDS = frozenset(
     b"password pass passwd pwd secret user username token pw host port".split()
@@ -43,6 +44,7 @@ _VERSION = re.compile(
     rb"[\s\w\"'/:=(.-]{0,12}\Z",
     re.I,
 )
+_HIGHEST_SECTION = 50
 _WELL_KNOWN = frozenset(
     ("8.8.8.8", "8.8.4.4", "1.1.1.1", "1.0.0.1", "9.9.9.9", "2001:4860:4860::8888",
      "2001:4860:4860::8844", "2606:4700:4700::1111")
@@ -59,8 +61,12 @@ def is_email(local: bytes, domain: bytes, top: bytes) -> bool:
     return len(local) <= 64 and local.lower() not in _NOBODY and not local.endswith(b".")
 
 
-def is_password(value: bytes) -> bool:
+def is_password(value: bytes, host: bytes) -> bool:
     """Tells whether what stands between ":" and "@" of a URL is a password and no example."""
+    if value.startswith(b"PASSWORD_"):  # our own placeholder
+        return False
+    if value.isalpha() and value.islower() and host.lower() in _EXAMPLE_DOMAINS:
+        return False
     return value.lower() not in _NO_PASSWORDS and len(set(value)) > 3
 
 
@@ -68,7 +74,8 @@ def is_address(text: str, before: bytes) -> bool:
     """Tells whether an IPv4 or IPv6 address is one of a public machine.
 
     Private, loopback, link-local, multicast and documentation ranges are nobody's; numbers behind
-    "version" are none, nor are four numbers below 10 (1.2.3.4).
+    "version" are none, nor are four numbers below 50: those are sections of standards (23.3.4.2),
+    object identifiers (2.5.29.14) and examples (1.2.3.4); 1 in 600 addresses looks like that.
 
     Args:
       text: the address as written.
@@ -82,4 +89,4 @@ def is_address(text: str, before: bytes) -> bool:
         return False
     if address.version == 6:
         return True
-    return any(part > 9 for part in address.packed) and not _VERSION.search(before)
+    return max(address.packed) >= _HIGHEST_SECTION and not _VERSION.search(before)

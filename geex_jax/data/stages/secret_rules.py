@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import math
 import re
 
@@ -12,7 +13,7 @@ _KNOWN: tuple[tuple[str, str], ...] = (
     ("aws_key", r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}(?![A-Za-z0-9])"),
     ("github_token", r"gh[pousr]_[A-Za-z0-9]{36,251}|github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59}"),
     ("gitlab_token", r"gl(?:pat|dt|rt|cbt|ptt|ft|soat|agent|imt)-[A-Za-z0-9_-]{20,64}"),
-    ("slack_token", r"xox[abeoprs]-(?:\d-)?[A-Za-z0-9]{8,}-[A-Za-z0-9-]{10,}|xapp-\d-[A-Za-z0-9-]{20,}"),
+    ("slack_token", r"xox[abeoprs]-(?:\d-)?[A-Za-z0-9]{8,}-[A-Za-z0-9-]{10,}|xapp-\d-[A-Za-z0-9-]{20,}"),  # noqa: E501
     ("slack_webhook", r"hooks\.slack\.com/services/(?P<slack>T\w{6,}/B\w{6,}/\w{20,})"),
     ("google_key", r"AIza[0-9A-Za-z_-]{35}(?![0-9A-Za-z_-])|GOCSPX-[\w-]{28}|ya29\.[\w-]{30,}"),
     ("stripe_key", r"(?:sk|rk)_(?:live|test)_[0-9A-Za-z]{16,}|whsec_[A-Za-z0-9+/]{32,}"),
@@ -53,7 +54,9 @@ _PLACEHOLDER = re.compile(
     r"|0123456789|123456789|abcdefgh|(.)\1{4}",
     re.I,
 )
+_NAMES_ITSELF = re.compile(r"key|secret|token|passw", re.I)
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z", re.I)
+_BASE64 = re.compile(r"(?=.*[a-z].*[A-Z]|.*[A-Z].*[a-z])[A-Za-z0-9+/]{36,}={0,2}\Z")
 _PIECE = re.compile(r"[A-Za-z0-9]+")
 _LETTERS_DIGITS = re.compile(r"\d")
 
@@ -72,9 +75,7 @@ def is_real(kind: str, value: str) -> bool:
     if _PLACEHOLDER.search(value):
         return False
     # "sk-" begins names in CSS, "npm_" variables: only what is random behind it is a key.
-    return kind not in ("api_key", "npm_token", "huggingface_token", "gitlab_token") or is_random(
-        value
-    )
+    return kind not in ("api_key", "npm_token", "huggingface_token") or is_random(value)
 
 
 def is_assigned_secret(match: re.Match[str], before: str) -> bool:
@@ -90,14 +91,22 @@ def is_assigned_secret(match: re.Match[str], before: str) -> bool:
         return False
     if len(value) < 16 or _UUID.match(value) or _PLACEHOLDER.search(value):
         return False
+    if _NAMES_ITSELF.search(value):  # PrivateKey = testRSA2048PrivateKey
+        return False
     if not match["quote"] and (match[0].find("(") >= 0 or "." in value):
         return False  # code, not a value
     return is_random(value)
 
 
 def is_random(value: str) -> bool:
-    """Tells whether a value looks drawn at random: its longest piece mixes letters and digits."""
-    piece = max(_PIECE.findall(value), key=len, default="")
+    """Tells whether a value looks drawn at random: its longest piece mixes letters and digits.
+
+    Of 36 characters and more of Base64 all count, "+" and "/" left out.
+    """
+    pieces = _PIECE.findall(value)
+    piece = max(pieces, key=len, default="")
+    if _BASE64.match(value) and len(piece) >= 6:
+        piece = "".join(pieces)
     if len(piece) < 10:
         return False
     digits = len(_LETTERS_DIGITS.findall(piece))
@@ -105,7 +114,7 @@ def is_random(value: str) -> bool:
         return False
     if len(piece) < 16 and len(value) < 20 and digits < 3:
         return False
-    changes = sum(_class(a) != _class(b) for a, b in zip(piece, piece[1:], strict=False))
+    changes = sum(_class(a) != _class(b) for a, b in itertools.pairwise(piece))
     return changes >= 0.22 * (len(piece) - 1) and entropy(piece) >= min(
         3.0, 0.8 * math.log2(len(piece))
     )

@@ -31,9 +31,11 @@ _CLASSES = bytes(
     + _LOCAL * (i in personal.LOCAL)
     for i in range(256)
 )
-_AWS = (b"AKIA", b"ASIA", b"ABIA", b"ACCA")
+# Of keys that may hold no run of letters and digits as long as is looked for.
+_PREFIXES = (b"AKIA", b"ASIA", b"ABIA", b"ACCA", b"AIza", b"glpat-")
 _BLOCK = re.compile(
-    rb"-----BEGIN [A-Z0-9 ]{0,24}PRIVATE KEY(?: BLOCK)?-----(.{16,20000}?)-----END [A-Z0-9 ]{0,24}PRIVATE KEY",
+    rb"-----BEGIN [A-Z0-9 ]{0,24}PRIVATE KEY(?: BLOCK)?-----(.{16,20000}?)"
+    rb"-----END [A-Z0-9 ]{0,24}PRIVATE KEY",
     re.S,
 )
 # Base64 within a block, which may stand in string literals ("MIIE...\n" +).
@@ -52,8 +54,8 @@ class Secrets:
     """Stage: replaces secrets in text and prompt; keeps every document.
 
     The same secret gets the same placeholder within a document, numbered by first appearance:
-    `email1@example.com`, `192.0.2.1`, `2001:db8::1`, `GITHUB_TOKEN_1`, `SECRET_1`. Counts: the kinds found; facts:
-    `secrets`, the same.
+    `email1@example.com`, `192.0.2.1`, `2001:db8::1`, `GITHUB_TOKEN_1`, `SECRET_1`. Counts: the
+    kinds found; facts: `secrets`, the same.
 
     Args:
       kinds: of "keys" (keys, tokens, passwords), "emails", "addresses".
@@ -198,7 +200,7 @@ def _windows(data: bytes, places: list[int]) -> Iterator[tuple[int, str]]:
 def _keys(data: bytes, classes: np.ndarray) -> Iterator[Found]:
     """Finds keys with a known prefix, and random values assigned to names that promise one."""
     places = _long_runs(classes)
-    for prefix in _AWS:  # some have no digit
+    for prefix in _PREFIXES:
         place = data.find(prefix)
         while place >= 0:
             bisect.insort(places, place)
@@ -224,7 +226,8 @@ def _at_signs(data: bytes, classes: np.ndarray) -> Iterator[Found]:
     for place in (np.flatnonzero(signs) + 1).tolist():
         before = data[max(0, place - _MARKED) : place]
         if b"://" in before and (url := personal.URL_PASSWORD.search(before)):
-            if personal.is_password(url[1]):
+            host = personal.DOMAIN.match(data, place + 1)
+            if personal.is_password(url[1], host[0] if host else b""):
                 yield Found(place - len(url[1]), place, "password")
             continue
         domain = personal.DOMAIN.match(data, place + 1)
