@@ -49,7 +49,9 @@ def test_tars_of_every_packing(tmp_path, packing):
 def test_a_tar_cut_short_gives_what_comes_before(tmp_path, packing):
     noise = {f"x{i}.py": CODE + b"#" + os.urandom(40_000).hex().encode() for i in range(4)}
     data = PACKERS[packing](tar_of(noise))
-    documents, counts = read_all(open_source(write(tmp_path / "in.tar", data[: len(data) * 6 // 10])))
+    documents, counts = read_all(
+        open_source(write(tmp_path / "in.tar", data[: len(data) * 6 // 10]))
+    )
     assert counts["truncated_archive"] == 1
     assert [d.data for d in documents] == list(noise.values())[: len(documents)]
     assert packing == ".bz2" or documents  # bz2's blocks are larger than this file
@@ -169,7 +171,9 @@ def test_zip_members_that_are_locked_linked_or_broken(tmp_path):
             archive.writestr(name, CODE)
         archive.writestr(link, "/etc/passwd")
     data = bytearray(out.getvalue())
-    data[data.rindex(b"PK\x01\x02", 0, data.index(b"locked.py", data.index(b"PK\x01\x02"))) + 8] |= 1
+    data[
+        data.rindex(b"PK\x01\x02", 0, data.index(b"locked.py", data.index(b"PK\x01\x02"))) + 8
+    ] |= 1
     data[data.index(CODE, data.index(b"broken.py"))] ^= 1
     documents, counts = read_all(open_source(write(tmp_path / "in.zip", bytes(data))))
     assert [d.path for d in documents] == ["in.zip/fine.py"]
