@@ -29,6 +29,7 @@ REQUIREMENTS = [
     "fsspec>=2024.6.0",
     "pathspec>=0.12.1",
     "zstandard>=0.23.0",
+    "rensa>=0.5",  # its signatures' algorithm is number 2; the pipeline remembers the number
 ]
 
 # Grammars of the six languages, for CodeBLEU.

@@ -113,7 +113,7 @@ def statement(kind: str, value: str, r: random.Random) -> str:
 
 def plant(
     text: str, seed: int
-) -> tuple[str, list[tuple[str, int, int]], list[tuple[str, int, int]]]:  # noqa: E501
+) -> tuple[str, list[tuple[str, int, int]], list[tuple[str, int, int]]]:
     """Returns (text, secrets, look-alikes), the latter as (kind, first, behind) in bytes.
 
     Every kind is planted once, behind lines that the seed draws.

@@ -160,6 +160,12 @@ class Loader:
 
     def batch(self, step: int) -> Batch:
         """Returns this process's rows of the batch of any step, without moving the iterator."""
+        if self.steps is not None and step >= self.steps:  # on all processes at once
+            raise GeexError(
+                f"the data end after {self.steps:,} steps: each language was seen as often as "
+                "max_epochs allows",
+                "raise max_epochs, train for fewer steps, or prepare more data",
+            )
         first = step * self.batch_size + self._mine.start
         languages, numbers = self.order.take(first, len(self._mine))
         stored = [

@@ -205,14 +205,10 @@ class Stream:
         """Returns language index and number among the language's rows, int64 [count] each.
 
         Raises:
-          GeexError: the stream ends before.
+          IndexError: the stream ends before.
         """
         if self.total is not None and first + count > self.total:
-            raise GeexError(
-                f"the data end after {self.total:,} rows: each language was seen as often as "
-                "max_epochs allows",
-                "raise max_epochs, train for fewer steps, or prepare more data",
-            )
+            raise IndexError(f"rows {first} to {first + count} of {self.total}")
         parts = []
         while count:
             number = int(np.searchsorted(self._firsts, first, side="right")) - 1

@@ -15,9 +15,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from geex_jax import files, languages
+from geex_jax.data import storage
 from geex_jax.errors import GeexError, did_you_mean
 
 PACKINGS = ("best-fit", "concat")
+FILES = "files"  # the name of what the command line names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +27,8 @@ class SourceSpec:
     """One source, as `sources.open_source` reads it.
 
     Attributes:
-      path: folder, file, glob or URL ("gs://..."); what it means is the kind's business.
+      path: folder, file, glob or URL ("gs://..."); what it means is the kind's business. Several
+        of them for a tree of several roots.
       kind: "tree", "archive", "jsonl", "parquet", "official", "instructions", "xlcost",
         "packages", ...; "" lets the path tell.
       name: for counts and paths in the report; "" for the last part of the path. Names of a
@@ -35,7 +38,7 @@ class SourceSpec:
       options: what the kind understands ({"field": "content"}); JSON values.
     """
 
-    path: str
+    path: str | tuple[str, ...]
     kind: str = ""
     name: str = ""
     weight: float = 1.0
@@ -144,7 +147,8 @@ class Recipe:
         """Returns a name for each source, all different."""
         found: list[str] = []
         for spec in self.sources:
-            name = spec.name or os.path.basename(os.path.normpath(spec.path)) or "input"
+            path = spec.path if isinstance(spec.path, str) else spec.path[0]
+            name = spec.name or os.path.basename(os.path.normpath(path)) or "input"
             taken, number = name, 2
             while taken in found:
                 taken, number = f"{name}-{number}", number + 1
@@ -207,6 +211,32 @@ def load(spec: files.Path) -> Recipe:
     return recipe if recipe.name else dataclasses.replace(recipe, name=path.stem)
 
 
-def from_inputs(inputs: Sequence[files.Path], **settings: Any) -> Recipe:
-    """Returns a recipe of inputs named on the command line, each of the kind that it looks like."""
-    return Recipe(tuple(SourceSpec(os.fspath(path)) for path in inputs), **settings)
+def from_inputs(
+    inputs: files.Path | Sequence[files.Path], tree: Mapping[str, Any], **settings: Any
+) -> Recipe:
+    """Returns a recipe of inputs named on the command line, each of the kind that it looks like.
+
+    Folders and single source files become one tree, so that each file is read once.
+
+    Args:
+      inputs: paths.
+      tree: options of the tree.
+      **settings: of the recipe.
+
+    Raises:
+      GeexError: an input does not exist.
+    """
+    from geex_jax.data.sources import kind_of
+
+    given = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
+    roots: dict[str, None] = {}
+    specs: list[SourceSpec] = []
+    for path in map(os.fspath, given):
+        kind = kind_of(path)
+        if kind == "tree" and not storage.is_remote(path):
+            roots[os.path.realpath(path)] = None
+        else:
+            specs.append(SourceSpec(path, kind, options=tree if kind == "tree" else {}))
+    if roots:
+        specs.insert(0, SourceSpec(tuple(roots), "tree", FILES, options=tree))
+    return Recipe(tuple(specs), **settings)

@@ -203,7 +203,9 @@ def glob(pattern: files.Path) -> list[str]:
         system, name = filesystem(pattern)
         found = _asked(system.glob, name, pattern, detail=True) or {}
         names = [key for key, info in found.items() if info.get("type") != "directory"]
-        return sorted((system.unstrip_protocol(key) for key in names), key=os.fsencode)
+        scheme = os.fspath(pattern).split("://", 1)[0]
+        full = (key if "://" in key else f"{scheme}://{key.lstrip('/')}" for key in names)
+        return sorted(full, key=os.fsencode)
     found = globs.glob(local(pattern), recursive=True, include_hidden=True)
     return sorted((name for name in found if os.path.isfile(name)), key=os.fsencode)
 

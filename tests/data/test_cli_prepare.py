@@ -32,7 +32,6 @@ def vocabulary(tree, tmp_path_factory):
 
 
 def test_prepare_with_a_real_vocabulary(tree, vocabulary, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("geex_jax.data.encode.CHUNK_BYTES", 8000)
     flags = ["--seq-len", "128", "--tokenizer", str(vocabulary), "--validation-fraction", "0.1"]
     for name, workers in (("one", "1"), ("two", "2")):
         out = str(tmp_path / name)

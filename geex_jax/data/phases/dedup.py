@@ -16,6 +16,7 @@ from geex_jax.data.recipe import Dedup
 BUCKET_BYTES = 64 << 20
 _EXACT_KEY = np.uint64(0xA5A5A5A5A5A5A5A5)
 _ROW = np.uint64(0xFFFFFFFF)
+DUPLICATE = np.dtype([("sha256", "V32"), ("fate", "u1")])
 _MAPPED = 64  # parts whose index and signatures are mapped at a time
 
 
@@ -188,3 +189,20 @@ def resolve(
         dict(sorted(histogram.items())),
         largest,
     )
+
+
+def fate_of(layout: Layout, part: int) -> np.ndarray:
+    """Returns what was decided of a part's documents: KEPT, EXACT or NEAR [documents]."""
+    return np.load(layout.fate(part))
+
+
+def duplicates(layout: Layout, parts: int) -> np.ndarray:
+    """Returns the documents dropped, as DUPLICATE records sorted by document."""
+    found = [np.zeros(0, DUPLICATE)]
+    for part in range(parts):
+        fate, index = fate_of(layout, part), layout.index(part)
+        gone = np.flatnonzero(fate != KEPT)
+        some = np.zeros(len(gone), DUPLICATE)
+        some["sha256"], some["fate"] = index["sha256"][gone], fate[gone]
+        found.append(some)
+    return np.unique(np.concatenate(found))

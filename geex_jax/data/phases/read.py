@@ -118,7 +118,7 @@ class Counts:
         self._passed: dict[str, list[int]] = {}
         self._seen = [0, 0]
         self._kept = [0, 0]
-        self._hits: list[dict[str, Any]] = []
+        self._hits: list[list[Any]] = []  # task, n-grams, path, whether dropped
         self._of = {
             stage.name: {"seen": [0, 0], "dropped": {}, "counts": {}, "examples": {}}
             for stage in stages
@@ -172,9 +172,9 @@ class Counts:
             examples.append([document.path, document.language, size, decision.note, text])
 
     def _note_hits(self, document: Document, dropped: bool) -> None:
-        for hit in document.facts.get("contamination", ()):
+        for task, ngrams in document.facts.get("contamination", {}).items():
             if len(self._hits) < HITS:
-                self._hits.append({"path": document.path, "dropped": dropped, **hit})
+                self._hits.append([task, ngrams, document.path, dropped])
 
     def result(self) -> dict[str, Any]:
         """Returns everything as JSON values."""

@@ -9,8 +9,8 @@ from typing import Any
 
 from geex_jax.data import storage
 from geex_jax.data.document import Source
-from geex_jax.data.sources.naming import by_content, by_name, by_shebang, language_of
 from geex_jax.data.sources.walk import VERSION_CONTROL, Found, Walk, walk
+from geex_jax.data.stages.language import by_content, by_name, by_shebang, language_of
 from geex_jax.errors import GeexError, did_you_mean
 
 __all__ = [
@@ -36,6 +36,7 @@ KINDS = {
     "official": ("official", "OfficialSource"),
     "instructions": ("instructions", "InstructionSource"),
     "xlcost": ("xlcost", "XlcostSource"),
+    "packages": ("packages", "PackageSource"),
 }
 _JSONL = (".jsonl", ".ndjson", ".jsonl.gz", ".jsonl.zst", ".ndjson.gz", ".ndjson.zst",
           ".json.gz", ".json.zst", ".jsonl.xz", ".jsonl.bz2")  # fmt: skip

@@ -30,8 +30,8 @@ from geex_jax.data.sources.limits import (
     unpacked,
 )
 from geex_jax.data.sources.listing import FileSource, whole_files
-from geex_jax.data.sources.naming import by_name
 from geex_jax.data.sources.walk import VERSION_CONTROL
+from geex_jax.data.stages.language import by_name
 
 _SUFFIXES = {
     **dict.fromkeys(

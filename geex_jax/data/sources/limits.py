@@ -200,8 +200,10 @@ class Unpacked:
     def read(self, n: int, /) -> bytes:
         """Returns some bytes, at most n, b"" at the end."""
         while not self.rest:
-            if self.object.eof and not self._next_stream():
-                return b""
+            if self.object.eof:
+                if not self._next_stream():
+                    return b""
+                continue
             data = self.stream.read(_CHUNK) if self.object.needs_input else b""
             ended = self.object.needs_input and not data
             self.rest = self.object.decompress(data, _CHUNK)

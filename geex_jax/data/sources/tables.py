@@ -13,7 +13,7 @@ from geex_jax.data.document import Document, Part, Passed
 from geex_jax.data.sources.fields import Fields, fields_of
 from geex_jax.data.sources.lines import line_parts, read_rows
 from geex_jax.data.sources.listing import FileSource, locator
-from geex_jax.data.sources.naming import by_name
+from geex_jax.data.stages.language import by_name
 from geex_jax.errors import GeexError
 from geex_jax.languages import LANGUAGES
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from geex_jax.data import storage
 from geex_jax.data.document import Passed
 from geex_jax.data.sources import gitignore
-from geex_jax.data.sources.naming import by_name
+from geex_jax.data.stages.language import by_name
 
 VERSION_CONTROL = frozenset((".git", ".hg", ".svn", ".bzr", "_darcs", "CVS"))
 Identity = tuple[int, int]

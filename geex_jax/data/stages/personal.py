@@ -63,6 +63,8 @@ def is_email(local: bytes, domain: bytes, top: bytes) -> bool:
 
 def is_password(value: bytes, host: bytes) -> bool:
     """Tells whether what stands between ":" and "@" of a URL is a password and no example."""
+    if value.startswith(b"PASSWORD_"):  # our own placeholder
+        return False
     if value.isalpha() and value.islower() and host.lower() in _EXAMPLE_DOMAINS:
         return False
     return value.lower() not in _NO_PASSWORDS and len(set(value)) > 3

@@ -56,6 +56,7 @@ _PLACEHOLDER = re.compile(
 )
 _NAMES_ITSELF = re.compile(r"key|secret|token|passw", re.I)
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z", re.I)
+_BASE64 = re.compile(r"(?=.*[a-z].*[A-Z]|.*[A-Z].*[a-z])[A-Za-z0-9+/]{36,}={0,2}\Z")
 _PIECE = re.compile(r"[A-Za-z0-9]+")
 _LETTERS_DIGITS = re.compile(r"\d")
 
@@ -74,9 +75,7 @@ def is_real(kind: str, value: str) -> bool:
     if _PLACEHOLDER.search(value):
         return False
     # "sk-" begins names in CSS, "npm_" variables: only what is random behind it is a key.
-    return kind not in ("api_key", "npm_token", "huggingface_token", "gitlab_token") or is_random(
-        value
-    )
+    return kind not in ("api_key", "npm_token", "huggingface_token") or is_random(value)
 
 
 def is_assigned_secret(match: re.Match[str], before: str) -> bool:
@@ -100,8 +99,14 @@ def is_assigned_secret(match: re.Match[str], before: str) -> bool:
 
 
 def is_random(value: str) -> bool:
-    """Tells whether a value looks drawn at random: its longest piece mixes letters and digits."""
-    piece = max(_PIECE.findall(value), key=len, default="")
+    """Tells whether a value looks drawn at random: its longest piece mixes letters and digits.
+
+    Of 36 characters and more of Base64 all count, "+" and "/" left out.
+    """
+    pieces = _PIECE.findall(value)
+    piece = max(pieces, key=len, default="")
+    if _BASE64.match(value) and len(piece) >= 6:
+        piece = "".join(pieces)
     if len(piece) < 10:
         return False
     digits = len(_LETTERS_DIGITS.findall(piece))

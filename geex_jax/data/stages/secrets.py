@@ -31,7 +31,8 @@ _CLASSES = bytes(
     + _LOCAL * (i in personal.LOCAL)
     for i in range(256)
 )
-_AWS = (b"AKIA", b"ASIA", b"ABIA", b"ACCA")
+# Of keys that may hold no run of letters and digits as long as is looked for.
+_PREFIXES = (b"AKIA", b"ASIA", b"ABIA", b"ACCA", b"AIza", b"glpat-")
 _BLOCK = re.compile(
     rb"-----BEGIN [A-Z0-9 ]{0,24}PRIVATE KEY(?: BLOCK)?-----(.{16,20000}?)"
     rb"-----END [A-Z0-9 ]{0,24}PRIVATE KEY",
@@ -199,7 +200,7 @@ def _windows(data: bytes, places: list[int]) -> Iterator[tuple[int, str]]:
 def _keys(data: bytes, classes: np.ndarray) -> Iterator[Found]:
     """Finds keys with a known prefix, and random values assigned to names that promise one."""
     places = _long_runs(classes)
-    for prefix in _AWS:  # some have no digit
+    for prefix in _PREFIXES:
         place = data.find(prefix)
         while place >= 0:
             bisect.insort(places, place)

@@ -54,8 +54,9 @@ def normalize(name: str) -> str:
     name = " ".join(name.split()).strip(" .;,\"'")
     plain = re.sub(r"\b(?:the|licen[sc]es?)\b", "", name, flags=re.I)
     plain = " ".join(plain.lower().replace("v.", "").split()).strip(" ,")
-    if found := _ALIASES.get(name.lower()) or _ALIASES.get(plain) or _BY_LOWER.get(name.lower()):
-        return found
+    for written in (name.lower(), plain):
+        if found := _ALIASES.get(written) or _BY_LOWER.get(written):
+            return found
     if (
         "/" in name and "(" not in name and " " not in name
     ):  # npm's and cargo's old way: MIT/Apache-2.0
