@@ -16,6 +16,7 @@ from geex_jax.data.detokenize.syntax import Syntax, words
 _INDENT = "    "
 _SHORT = 60  # characters of braces that stay on their line
 _WIDE = 80
+_DEEPEST = 40  # so that lines do not grow with the square of what is open
 _NAMES = (lexing.WORD, lexing.NAME)
 _SIGNS = frozenset("+-*/%&|^!<>=?:.~@$#")
 _UNARY = frozenset(("-", "+", "!", "~", "&", "*", "++", "--", "@", "&&"))
@@ -61,7 +62,8 @@ class _Layout:
         self.open: list[_Open] = []
         self.last: Piece | None = None
         self.before: Piece | None = None  # what stood before a sign: tells unary from binary
-        self.partners = _partners(self.pieces)
+        self.partners, self.statements = _partners(self.pieces)
+        self.depth = 0  # of blocks
         self.angles = _angles(self.pieces) if syntax.angles else {}
         self.closed = _Open("")
 
@@ -84,8 +86,7 @@ class _Layout:
 
     def _end_line(self) -> None:
         if self.line:
-            depth = sum(x.block for x in self.open)
-            self.lines.append(_INDENT * max(depth, 0) + self.line)
+            self.lines.append(_INDENT * min(self.depth, _DEEPEST) + self.line)
         self.line = self.start = ""
 
     def _put(self, at: int, piece: Piece) -> None:
@@ -98,13 +99,12 @@ class _Layout:
         self._write(at, piece)
         if sign in ("(", "[", "{"):
             block = sign == "{" and not self._short(at)
-            items = block and not self._has_statements(at)
+            items = block and at not in self.statements
             do = self.before is not None and self.before.text == "do"
             self.open.append(_Open(sign, block, items, after_do=do))
             if block:
-                line, self.line = self.line, ""
-                self.lines.append(_INDENT * sum(x.block for x in self.open[:-1]) + line)
-                self.start = ""
+                self._end_line()
+                self.depth += 1
         elif self._breaks(sign) or (self.syntax.name == "PHP" and piece.text.startswith("<?")):
             self._end_line()
 
@@ -121,6 +121,7 @@ class _Layout:
         bracket = self.open[-1] if self.open else _Open("")
         if bracket.block:
             self._end_line()
+            self.depth -= 1
         del self.open[-1:]
         at = -1
         self._write(at, piece, closes=bracket)
@@ -179,9 +180,11 @@ class _Layout:
 
     def _short(self, at: int) -> bool:
         """Whether braces stay on their line."""
-        end = self.partners.get(at, at + _SHORT)
+        end = self.partners.get(at, len(self.pieces))
+        if end - at > _SHORT // 2:
+            return False
         inside = self.pieces[at + 1 : end]
-        if len(inside) > _SHORT // 2 or sum(len(p.text) + 1 for p in inside) > _SHORT:
+        if sum(len(p.text) + 1 for p in inside) > _SHORT:
             return False
         if not inside:
             return self.before is None or self.before.text not in ("do", "else", "try")
@@ -196,16 +199,6 @@ class _Layout:
         return before.text not in (")", "=>") and (
             before.kind == lexing.OPERATOR or before.text in _OBJECTS
         )
-
-    def _has_statements(self, at: int) -> bool:
-        end = self.partners.get(at, len(self.pieces))
-        depth = 0
-        for piece in self.pieces[at + 1 : end]:
-            if piece.kind == lexing.OPERATOR:
-                depth += (piece.text in "([{") - (piece.text in ")]}")
-                if piece.text == ";" and not depth:
-                    return True
-        return False
 
     def _space(self, at: int, last: Piece, piece: Piece) -> bool:
         if self._wants_space(at, last, piece):
@@ -255,16 +248,20 @@ class _Layout:
         return True
 
 
-def _partners(pieces: list[Piece]) -> dict[int, int]:
-    """Returns where the bracket closes that each place opens."""
-    found, stack = {}, []
+def _partners(pieces: list[Piece]) -> tuple[dict[int, int], set[int]]:
+    """Returns where the bracket closes that each place opens, and which hold a ";" themselves."""
+    found: dict[int, int] = {}
+    statements: set[int] = set()
+    stack: list[int] = []
     for at, piece in enumerate(pieces):
         if piece.kind == lexing.OPERATOR:
             if piece.text in ("(", "[", "{"):
                 stack.append(at)
             elif piece.text in (")", "]", "}") and stack:
                 found[stack.pop()] = at
-    return found
+            elif piece.text == ";" and stack:
+                statements.add(stack[-1])
+    return found, statements
 
 
 def _angles(pieces: list[Piece]) -> dict[int, str]:

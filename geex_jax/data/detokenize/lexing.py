@@ -51,7 +51,7 @@ class _Lexer:
         self.syntax = syntax
         self.at = 0
         self.found: list[Piece] = []
-        self.hopeless: set[str] = set()  # quotes that open and never close
+        self.hopeless: set[str] = set()  # what opens and never closes: looked for once
 
     def run(self) -> list[Piece]:
         while self.at < len(self.tokens):
@@ -79,9 +79,9 @@ class _Lexer:
         """PHP writes $ and <?php apart; JavaScript has regular expressions."""
         if self.syntax.regexes and token.startswith("/") and token not in ("/=", "//"):
             last = self.found[-1] if self.found else None
-            if ends_value(last, self.syntax):
+            if "/" in self.hopeless or ends_value(last, self.syntax):
                 return False
-            return self._found(strings.read_regex(self.tokens, self.at))
+            return self._found(strings.read_regex(self.tokens, self.at), opening="/")
         if self.syntax.name != "PHP":
             return False
         for opening in (["<", "?", "php"], ["<", "?", "="], ["<?", "php"], ["?", ">"]):
@@ -89,8 +89,9 @@ class _Lexer:
                 self.at += len(opening)
                 self.found.append(Piece(OPERATOR, "".join(opening)))
                 return True
-        if token.startswith("<<<") or self.tokens[self.at : self.at + 3] == ["<"] * 3:
-            return self._found(strings.read_heredoc(self.tokens, self.at))
+        here = token.startswith("<<<") or self.tokens[self.at : self.at + 3] == ["<"] * 3
+        if here and "<<<" not in self.hopeless:
+            return self._found(strings.read_heredoc(self.tokens, self.at), opening="<<<")
         if token == "$" and _kind(self._next()) == WORD:
             self.found.append(Piece(WORD, "$" + self._next()))
             self.at += 2
@@ -169,13 +170,11 @@ class _Lexer:
         read = strings.read_string(
             self.tokens, self.at + skipped, len(own), prefix, quote, self.syntax
         )
-        if read is None:
-            self.hopeless.add(quote)
-            return False
-        return self._found(read, prefix)
+        return self._found(read, quote, prefix)
 
-    def _found(self, read: strings.Read | None, prefix: str = "") -> bool:
+    def _found(self, read: strings.Read | None, opening: str, prefix: str = "") -> bool:
         if read is None:
+            self.hopeless.add(opening)
             return False
         self.at = read.at
         if read.rest:  # the token went on behind the end

@@ -11,7 +11,7 @@ from geex_jax.data.detokenize.syntax import Syntax
 STRUCTURE = {"NEW_LINE": "newline", "INDENT": "indent", "DEDENT": "dedent"}
 _MARKS = re.compile(r"▁|(\\?)STRNEWLINE|TABSYMBOL|SPACETOKEN")
 _FLAGS = re.compile("[dgimsuvy]+")
-_HEREDOC = re.compile(r"<<<[ \t]*(['\"]?)(\w+)\1(?=\n)")
+_HEREDOC = re.compile(r"<<<[ \t]*(['\"]?)(\w+)\1\n")
 
 
 class Read(NamedTuple):
@@ -171,14 +171,17 @@ def read_regex(tokens: Sequence[str], at: int) -> Read | None:
 
 def read_heredoc(tokens: Sequence[str], at: int) -> Read | None:
     """Reads a heredoc or nowdoc of PHP, or returns None."""
-    text, label = "", ""
-    for place in range(at, len(tokens)):
-        text += unmark(tokens[place], True)
-        if not label and (opening := _HEREDOC.match(text)):
-            label = opening[2]
-            continue
-        head, _, last = text.rpartition("\n")
+    text, place = "", at
+    while (opening := _HEREDOC.match(text)) is None:
+        if place == len(tokens) or place > at + 12:
+            return None
+        text, place = text + unmark(tokens[place], True), place + 1
+    label, read, fresh = opening[2], [text], True
+    for place in range(place, len(tokens)):
+        token = unmark(tokens[place], True)
+        read.append(token)
         following = tokens[place + 1] if place + 1 < len(tokens) else ""
-        if label and head and last.strip(" \t") == label and not re.match(r"\w", following):
-            return Read(text, place + 1)
+        if fresh and token == label and not re.match(r"\w", following):
+            return Read("".join(read), place + 1)
+        fresh = token.endswith("\n") or (fresh and not token.strip(" \t"))
     return None
