@@ -1,6 +1,7 @@
 """Megatron's files in place: rows, splits, languages, refusals."""
 
 import dataclasses
+import itertools
 import os
 import struct
 
@@ -37,6 +38,10 @@ def documents(count=40, seed=0):
     return [[*rng.integers(1, 250, rng.integers(1, 60)), 256] for _ in range(count)]
 
 
+def flat(parts):
+    return list(itertools.chain(*parts))
+
+
 def rows_of(stream, ends, seq_len, pad=257):
     """The rows by a plain loop over tokens."""
     out = []
@@ -56,18 +61,19 @@ def test_rows_are_cut_from_the_documents_in_place(tmp_path, dtype, per_document)
     out = tmp_path / "data"
     manifest = prepare_megatron(prefix, out, ByteTokenizer(), seq_len=50, validation_fraction=0.2)
     assert sorted(p.name for p in out.iterdir()) == ["manifest.json", "tokenizer"]
-    groups = [sum(sequences[i : i + per_document], []) for i in range(0, 42, per_document)]
+    groups = [flat(sequences[i : i + per_document]) for i in range(0, 42, per_document)]
     cut = len(groups) - int(len(groups) * 0.2)
     for split, part in (("train", groups[:cut]), ("validation", groups[cut:])):
         edges = np.cumsum([len(g) for g in part]).tolist()
-        expected = rows_of(sum(part, []), edges, 50)
+        expected = rows_of(flat(part), edges, 50)
         found = list(read_rows(out, split, "Unknown"))
         assert [(r.tokens.tolist(), r.starts.tolist(), r.used) for r in found] == expected
         amount = manifest.amount(split, "Unknown")
         assert amount.files == len(part) and amount.rows == len(expected)
         assert amount.tokens == edges[-1]
     batch = next(eval_batches(out, "validation", 4))
-    assert not batch["loss_mask"][batch["tokens"] == 256].any()
+    if per_document == 1:  # every end of text ends a document
+        assert not batch["loss_mask"][batch["tokens"] == 256].any()
     loader = make_loader(out, batch_size=4)
     seen = {row.tobytes() for s in range(manifest.amount("train", "Unknown").rows // 4)
             for row in loader.batch(s)["tokens"]}  # fmt: skip
@@ -131,7 +137,7 @@ def test_files_that_cannot_be_are_one_line(tmp_path):
 
     case("short", "cut short", cut(".bin", 100))
     case("index", "cut short", cut(".idx", 9))
-    case("head", "no index of Megatron", cut(".idx", 10**3 - 3))
+    case("head", "no index of Megatron", lambda p: os.truncate(p + ".idx", 20))
     case("magic", "no index of Megatron", poke(".idx", 0, b"TNTIDX"))
     case("version", "version 7", poke(".idx", 9, b"\x07"))
     case("floats", "dtype code 6", poke(".idx", 17, b"\x06"))
@@ -140,7 +146,6 @@ def test_files_that_cannot_be_are_one_line(tmp_path):
     case("negative", "has token -3", poke(".bin", 40, b"\xfd\xff"), dtype="int16")
     case("order", "do not follow", poke(".idx", 34 + 4 * 40 + 8, b"\x01"))
     case("ends", "document index", documents=[0, 3])
-    os.truncate(tmp_path / "head.idx", 20)
     for prefix, message in cases:
         with pytest.raises(GeexError, match=message) as error:
             prepare_megatron(prefix, tmp_path / "data", ByteTokenizer(), seq_len=40)
