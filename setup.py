@@ -26,6 +26,10 @@ REQUIREMENTS = [
     "matplotlib>=3.9",
     "absl-py>=2.1",
     "huggingface-hub>=0.26",
+    "fsspec>=2024.6.0",
+    "pathspec>=0.12.1",
+    "zstandard>=0.23.0",
+    "rensa>=0.5",  # its signatures' algorithm is number 2; the pipeline remembers the number
 ]
 
 # Grammars of the six languages, for CodeBLEU.
@@ -59,6 +63,7 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.8.0"],
         "gpu": ["jax[cuda12]>=0.8.0"],
+        "data": ["pyarrow>=18"],
         "convert": ["torch>=2.6", "transformers>=4.57", "safetensors>=0.5"],
         "serve": ["starlette>=0.40", "uvicorn>=0.30"],  # for the server, which is to come
         "wandb": ["wandb>=0.19"],
@@ -71,6 +76,7 @@ setup(
             "hypothesis>=6.120",
             "psutil>=6",
             "safetensors>=0.5",
+            "pyarrow>=18",
             *METRICS,
             "ruff==0.17.6",
             "pyright==1.1.414",
