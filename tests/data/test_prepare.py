@@ -7,11 +7,11 @@ import os
 
 import numpy as np
 import pytest
-from geex_jax.data.splits import split_of
 
 from geex_jax import files
 from geex_jax.data import Filters, PrepareConfig, load_manifest, prepare, read_rows, read_sources
 from geex_jax.data.journal import WORK
+from geex_jax.data.splits import split_of
 from geex_jax.errors import GeexError
 from tests.data.conftest import CONFIG, COUNTS
 from tests.data.helpers import ByteTokenizer, digests, make_tree, write
