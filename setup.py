@@ -61,6 +61,7 @@ setup(
         "geex_jax.benchmark.humaneval_x": ["fixes/*.json", "prompts/*.txt"],
         "geex_jax.benchmark.languages": ["native/*"],
         "geex_jax.benchmark.report": ["samples.js"],
+        "geex_jax.data.report": ["page.css"],
         "geex_jax.pages": ["page.html", "page.css"],
     },
     install_requires=REQUIREMENTS,
