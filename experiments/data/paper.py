@@ -3,10 +3,11 @@
 Command:
   geex prepare --recipe experiments/data/paper.py --output data --tokenizer codegeex
 
-The paper (arXiv 2303.17568, section 2.1) takes the code of The Pile and of CodeParrot, and of
-public GitHub repositories it crawled: of each file only what the filters below let pass. It
-does not publish the crawl. Set the three folders to your copies, or take out what you lack. The
-mixture's weights are the languages' shares of its tokens (Table 1 and Figure 3), not of yours.
+The paper (arXiv 2303.17568, section 2) takes The Pile's and CodeParrot's code, and Python, Java
+and C++ that it crawled from public GitHub repositories with a star or more and under 10 MB. The
+crawl is not published. Put your copies below $GEEX_CORPORA (default ./corpora), or take out of
+the sources what you lack. The mixture's weights are the languages' shares of the paper's tokens,
+whatever yours are.
 """
 
 import os
@@ -21,26 +22,24 @@ def get_recipe():
     """Returns the recipe."""
     sources = (
         # The Pile's dump: {"text": ..., "meta": {"pile_set_name": "Github"}} lines.
-        SourceSpec(f"{CORPORA}/pile-github/*.jsonl.zst", "jsonl", "pile", options={"field": "text"}),
-        # CodeParrot: Parquet (or JSON lines) with the text in `content`, the name in `path`.
-        SourceSpec(f"{CORPORA}/codeparrot/*.parquet", "parquet", "codeparrot",
-                   options={"field": "content"}),
-        # Checkouts of repositories: 9 languages the paper crawled to supplement the other two.
+        SourceSpec(f"{CORPORA}/pile/*.jsonl.zst", "jsonl", "pile"),
+        # CodeParrot: the code in `content`, the file's name in `path`, its licence in `license`.
+        SourceSpec(f"{CORPORA}/codeparrot/*.json.gz", "jsonl", "codeparrot"),
+        # Checkouts of repositories.
         SourceSpec(f"{CORPORA}/github", "tree", "github"),
-    )  # fmt: skip
+    )
     return Recipe(
         sources,
         name="paper",
         stages={
-            "filters": {  # section 2.1; the alphabet ratio counts letters
+            "filters": {
                 "max_average_line": 100.0,
-                "min_alpha": 0.40,
+                "min_alpha": 0.40,  # letters among the characters
                 "max_bytes": 100 * 1024,
                 "min_bytes": 1024,
             },
-            # The paper has no such stages: its 100 million files are taken as they are.
-            "licences": {"allow": ()},
+            "secrets": None,  # the paper has no such stage; leave this line out to have it
         },
-        dedup=Dedup(exact=True, near=0.0),
+        dedup=Dedup(near=0.0),  # the paper speaks of no near-deduplication
         mixture={"weights": {x.name: x.corpus_tokens for x in LANGUAGES}},
     )

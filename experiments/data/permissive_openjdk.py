@@ -3,7 +3,8 @@
 Command:
   geex prepare --recipe permissive_openjdk --output data --tokenizer vocabulary
 
-Whoever gives on what is derived from OpenJDK's files must follow that licence.
+OpenJDK's version is pinned at the first use: it moves with every security update. Whoever gives
+on what is derived from its files must follow that licence.
 """
 
 import pathlib

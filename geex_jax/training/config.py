@@ -54,6 +54,8 @@ def default_config() -> Config:
                 "folder": "",
                 "alpha": 1.0,  # rows of a language p ~ share^alpha
                 "weights": {},  # language to weight, in place of alpha
+                "max_epochs": 0.0,  # of each language; its share then goes to the others; 0: no cap
+                "curriculum": (),  # ((step, weights or alpha), ...): from there on, another mixture
                 "prefetch": 8,
             },
             "optimizer": {

@@ -38,7 +38,7 @@ def test_prepare_with_a_real_vocabulary(tree, vocabulary, tmp_path, capsys, monk
         assert main(["prepare", "--input", str(tree), "--output", out, "--workers", workers,
                      *flags]) == 0  # fmt: skip
     printed = capsys.readouterr().out
-    assert "bytes/token" in printed and "files kept" in printed and "Java" in printed
+    assert "bytes/token" in printed and "documents kept" in printed and "Java" in printed
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
     manifest = load_manifest(tmp_path / "one")

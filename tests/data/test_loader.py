@@ -125,6 +125,63 @@ def test_weights_in_place_of_alpha(folder):
             mixture(manifest, "train", names, 1.0, weights)
 
 
+def test_a_cap_on_epochs_ends_languages_and_at_last_the_data(folder):
+    rows = {n: a.rows for n, a in load_manifest(folder).splits["train"].items()}
+    loader = make_loader(folder, batch_size=4, alpha=0.0, max_epochs=1.0)
+    total = sum(rows.values())
+    assert loader.steps == total // 4
+    batches = [next(loader) for _ in range(loader.steps)]
+    seen = [row.tobytes() for batch in batches for row in batch["tokens"]]
+    assert len(seen) == len(set(seen))  # no row twice
+    assert all(count <= 1.0 for count in loader.epochs().values())
+    assert loader.epochs()["Rust"] == 1.0 and set(batches[-1]["language"]) == {
+        loader.manifest.language_index("Python")
+    }
+    for read in (lambda: loader.batch(loader.steps), lambda: next(loader)):
+        with pytest.raises(GeexError, match="max_epochs"):
+            read()
+    assert make_loader(folder, batch_size=4).steps is None
+
+
+def test_a_curriculum_changes_the_mixture_at_its_step(folder):
+    curriculum = ((3, {"Go": 1.0}), (5, 0.0))
+    words = {"batch_size": 6, "weights": {"Python": 1.0}, "curriculum": curriculum}
+    loader = make_loader(folder, **words)
+    names = [x.name for x in loader.manifest.languages]
+    kinds = [{names[i] for i in next(loader)["language"]} for _ in range(7)]
+    assert kinds == [{"Python"}] * 3 + [{"Go"}] * 2 + [{"Python", "Go", "Rust"}] * 2
+    state = loader.get_state()
+    expected = [next(loader) for _ in range(2)]
+    parts = [make_loader(folder, **words, process_index=i, process_count=2) for i in range(2)]
+    for part in parts:
+        part.set_state(state)
+    for batch in expected:
+        halves = [next(part) for part in parts]
+        assert same(batch, {k: np.concatenate([h[k] for h in halves]) for k in batch})
+    for other in ({"curriculum": curriculum[:1]}, {"max_epochs": 5.0}):
+        with pytest.raises(GeexError, match="was saved with mixture"):
+            make_loader(folder, **(words | other)).set_state(state)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"curriculum": ((0, {"Go": 1.0}),)}, "do not ascend at 0"),
+        ({"curriculum": ((5, 0.5), (5, 1.0))}, "do not ascend at 5"),
+        ({"curriculum": (5,)}, "is not .step, weights or alpha"),
+        ({"curriculum": ((5, {}),)}, "is not .step, weights or alpha"),
+        ({"curriculum": ((5, {"Java": 1.0}),)}, "Java has no rows"),
+        ({"curriculum": ((5, {"Gu": 1.0}),)}, "unknown language"),
+        ({"weights": {"Go": "much"}}, "is no number"),
+        ({"max_epochs": -1.0}, "max_epochs -1.0 is out of range"),
+    ],
+)
+def test_mixtures_that_cannot_be_are_one_line(folder, words, message):
+    with pytest.raises(GeexError, match=message) as error:
+        make_loader(folder, batch_size=4, **words)
+    assert "\n" not in str(error.value)
+
+
 def test_state_saved_and_restored_goes_on_exactly(folder):
     loader = make_loader(folder, batch_size=4, seed=3)
     for _ in range(5):

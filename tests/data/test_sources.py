@@ -4,10 +4,10 @@ import os
 import socket
 
 import pytest
+from geex_jax.data.scan import Scanner, scan
 
 from geex_jax.data import PrepareConfig, read_sources, sample_texts
 from geex_jax.data.filters import Filters
-from geex_jax.data.scan import Scanner, scan
 from geex_jax.data.sources import by_shebang, language_of, walk
 from geex_jax.errors import GeexError
 from geex_jax.languages import LANGUAGES

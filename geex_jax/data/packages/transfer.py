@@ -181,7 +181,7 @@ def _by_http(url: str, part: pathlib.Path, size: int, on_bytes: OnBytes) -> None
             while chunk := answer.read(_CHUNK):
                 arrived += len(chunk)
                 if size and (have if resumed else 0) + arrived > size:
-                    break  # more than was promised is never kept
+                    return  # more than is pinned: the checksum will say so
                 stream.write(chunk)
                 on_bytes(len(chunk))
         if expected is not None and arrived < int(expected):
@@ -238,7 +238,10 @@ def _by_client(
         raise _Gone
     if "ENOSPC" in text or shutil.disk_usage(path.parent).free < _CHUNK:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    reason = re.search(r"Failed to fetch \S+\s+(.*?)(?: E:|$)|npm error (?!code)(.+?)(?: npm |$)", text)
+    # apt: "E: Failed to fetch URL  REASON E: ..."; npm: "npm error code X npm error REASON npm ..."
+    reason = re.search(
+        r"Failed to fetch \S+\s+(.*?)(?: E:|$)|npm error (?!code)(.+?)(?: npm |$)", text
+    )
     why = next(filter(None, reason.groups()), "") if reason else text[-200:]
     raise GeexError(
         f"{name} cannot fetch {url}: {why.strip() or 'no reason given'}",
