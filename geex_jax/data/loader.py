@@ -13,6 +13,7 @@ from typing import Any
 from geex_jax import files
 from geex_jax.data import manifest as manifests
 from geex_jax.data import megatron, records
+from geex_jax.data import mixture as mixtures
 from geex_jax.data.batches import (
     Batch,
     check_rows,
@@ -38,10 +39,10 @@ def make_loader(
     *,
     batch_size: int,
     seed: int = 0,
-    alpha: float = 1.0,
+    alpha: float | None = None,
     weights: Mapping[str, float] | None = None,
-    max_epochs: float = 0.0,
-    curriculum: Curriculum = (),
+    max_epochs: float | None = None,
+    curriculum: Curriculum | None = None,
     process_index: int = 0,
     process_count: int = 1,
     shuffle: bool = True,
@@ -50,16 +51,18 @@ def make_loader(
 ) -> Loader:
     """Opens prepared data for training.
 
+    What of the mixture is left at None is as the data's recipe says, and else as said below.
+
     Args:
       folder: what `geex prepare` made.
       split: "train" or "validation".
       batch_size: rows in a step, over all processes.
       seed: draws the order of rows, anew in each epoch of each language.
       alpha: a language's share of the rows is p ~ (its share of the tokens)^alpha: 1 as the
-        data is, 0 the same for all, in between small languages are seen more often.
+        data is, 0 the same for all, in between small languages are seen more often. Default 1.
       weights: language name to weight, in place of alpha; languages not named are left out.
       max_epochs: how often each language's rows are seen at most, after which its share goes to
-        the others; the stream ends when no language is left. 0: no limit.
+        the others; the stream ends when no language is left. Default 0: no limit.
       curriculum: ((step, weights or alpha), ...): from each of these steps on, another mixture.
       process_index: which process this is.
       process_count: how many processes share each batch.
@@ -73,12 +76,13 @@ def make_loader(
     """
     manifest = manifests.load(folder)
     names = check_split(manifest, folder, split)
-    parts = stages(manifest, split, names, alpha, weights, curriculum)
+    told = mixtures.told(manifest, alpha, weights, max_epochs, curriculum)
+    parts = stages(manifest, split, names, told.alpha, told.weights, told.curriculum)
     mine = local_rows(batch_size, process_index, process_count)
     order = Stream(
         [(step * batch_size, shares) for step, shares in parts],
         {name: manifest.amount(split, name).rows for name in names},
-        max_epochs,
+        told.max_epochs,
     )
     return Loader(
         folder,

@@ -18,7 +18,6 @@ the files. Memory is that of the pages that are read, which the system can take 
 from __future__ import annotations
 
 import bisect
-import dataclasses
 import json
 import os
 import pathlib
@@ -31,7 +30,7 @@ import numpy as np
 
 from geex_jax import files
 from geex_jax.data import manifest as manifests
-from geex_jax.data.manifest import Amount, LanguageInfo, Manifest, TokenizerInfo
+from geex_jax.data.manifest import Amount, LanguageInfo, Licence, Manifest, TokenizerInfo
 from geex_jax.data.records import Row
 from geex_jax.errors import GeexError
 from geex_jax.languages import LANGUAGES
@@ -242,14 +241,17 @@ def prepare_megatron(
       GeexError: files missing, cut short or of another vocabulary; settings out of range; an
         output that holds something else.
     """
-    from geex_jax.data.pipeline import _opened
-
     if seq_len < 1 or not 0 <= validation_fraction < 1:
         raise GeexError(
             f"seq_len {seq_len} or validation_fraction {validation_fraction} is out of range",
             "use --seq-len 2048 --validation-fraction 0.02",
         )
-    opened = _opened(tokenizer)
+    if isinstance(tokenizer, str | os.PathLike):
+        from geex_jax import tokenizers
+
+        opened = tokenizers.load(os.fspath(tokenizer))
+    else:
+        opened = tokenizer
     target = pathlib.Path(output)
     infos = [LanguageInfo(x.name, x.slug, x.tag, 0) for x in LANGUAGES]
     infos.append(LanguageInfo(UNKNOWN, UNKNOWN.lower(), "", 0))
@@ -332,8 +334,23 @@ def _spec(
         "pad_id": tokenizer.pad_id,
         "language": language,
         "documents": {"train": cut, "validation": count - cut},
+        "whole": count if triple else _whole(pair, seq_len, [a for a, _ in ranges.values()]),
         "ranges": {k: list(v) for k, v in ranges.items()},
     }
+
+
+def _whole(pair: Indexed, seq_len: int, firsts: list[int]) -> int:
+    """Returns how many documents no row's end cuts, of splits that begin at these tokens."""
+    total = 0
+    for first in range(0, len(pair.documents) - 1, _BLOCK):
+        sequences = np.asarray(pair.documents[first : first + _BLOCK + 1])
+        inside = np.minimum(sequences, len(pair.offsets) - 1)
+        begins = pair.offsets[inside] // pair.tokens.itemsize
+        begins[sequences == len(pair.offsets)] = len(pair.tokens)
+        split = np.array(firsts)[np.searchsorted(firsts, begins[:-1], side="right") - 1]
+        rows = (begins[:-1] - split) // seq_len
+        total += int(np.count_nonzero(begins[1:] - 1 - split <= (rows + 1) * seq_len))
+    return total
 
 
 def _window_length(pair: Indexed, labels: Indexed) -> int:
@@ -375,22 +392,29 @@ def _manifest(
          for k, s in sources.items()}, sort_keys=True
     )  # fmt: skip
     print_of = tokenizer.fingerprint()
-    fields: dict[str, Any] = {f.name: f for f in dataclasses.fields(Manifest)}
-    known = {
-        "format": manifests.FORMAT,
-        "fingerprint": files.fingerprint(contents, print_of),
-        "seq_len": seq_len,
-        "seed": 0,
-        "tags": False,
-        "settings": {"validation_fraction": fraction, "tokenizer": print_of, "megatron": sources},
-        "input": files.fingerprint(contents),
-        "tokenizer": TokenizerInfo(
+    count = sum(sum(s["documents"].values()) for s in sources.values())
+    size = sum(s["bytes"] for s in sources.values())
+    whole = sum(s["whole"] for s in sources.values())
+    return Manifest(
+        format=manifests.FORMAT,
+        fingerprint=files.fingerprint(contents, print_of),
+        seq_len=seq_len,
+        seed=0,
+        tags=False,
+        recipe="",
+        settings={"validation_fraction": fraction, "tokenizer": print_of, "megatron": sources},
+        input=files.fingerprint(contents),
+        tokenizer=TokenizerInfo(
             tokenizer.kind, print_of, tokenizer.vocab_size, tokenizer.eos_id, tokenizer.pad_id
         ),
-        "languages": tuple(infos),
-        "splits": splits,
-        "fill": {split: 1.0 for split, amounts in splits.items() if amounts},
-        "dropped": {},
-        "passed_by": {},
-    }
-    return Manifest(**{name: value for name, value in known.items() if name in fields})
+        languages=tuple(infos),
+        splits=splits,
+        fill={split: 1.0 for split, amounts in splits.items() if amounts},
+        whole=round(whole / max(count, 1), 6),
+        seen={"documents": count, "bytes": size},
+        dropped={},
+        passed_by={},
+        stages={},
+        licences={"": Licence(count, size)},
+        mixture={},
+    )

@@ -10,6 +10,7 @@ import pytest
 
 from geex_jax.data import eval_batches, load_manifest, make_loader, read_rows
 from geex_jax.data.megatron import prepare_megatron
+from geex_jax.data.summary import summary
 from geex_jax.errors import GeexError
 from tests.data.helpers import ByteTokenizer
 
@@ -71,6 +72,15 @@ def test_rows_are_cut_from_the_documents_in_place(tmp_path, dtype, per_document)
         amount = manifest.amount(split, "Unknown")
         assert amount.files == len(part) and amount.rows == len(expected)
         assert amount.tokens == edges[-1]
+    shown = summary(manifest)
+    assert "Unknown" in shown and f"{len(groups)} documents kept" in shown
+    whole = 0
+    for part in (groups[:cut], groups[cut:]):
+        edges = [0, *np.cumsum([len(g) for g in part]).tolist()]
+        rows = range(0, edges[-1], 50)
+        whole += sum(any(r <= a and b <= r + 51 for r in rows if r <= a < r + 50)
+                     for a, b in itertools.pairwise(edges))  # fmt: skip
+    assert manifest.whole == pytest.approx(whole / len(groups), abs=1e-6)
     batch = next(eval_batches(out, "validation", 4))
     if per_document == 1:  # every end of text ends a document
         assert not batch["loss_mask"][batch["tokens"] == 256].any()
