@@ -12,7 +12,7 @@ from typing import Any
 
 from geex_jax import files
 from geex_jax.data import manifest as manifests
-from geex_jax.data import records
+from geex_jax.data import megatron, records
 from geex_jax.data.batches import (
     Batch,
     check_rows,
@@ -23,6 +23,7 @@ from geex_jax.data.batches import (
 )
 from geex_jax.data.manifest import Manifest
 from geex_jax.data.mixture import Curriculum, Stream, mixture, stages
+from geex_jax.data.records import Row
 from geex_jax.errors import GeexError
 
 __all__ = ["Loader", "make_loader", "mixture"]
@@ -139,21 +140,29 @@ class Loader:
         self.step = 0
 
     def _language(self, folder: files.Path, name: str) -> Any:
-        """Returns the endless dataset of one language's rows, as records."""
+        """Returns the endless dataset of one language's rows, as records or rows."""
         import grain
 
-        paths = [str(p) for p in self.manifest.shard_paths(folder, self.split, name)]
-        try:
-            source: Any = grain.sources.ArrayRecordDataSource(paths)
-            count = len(source)
-        except (RuntimeError, ValueError) as error:
-            raise damaged(f"the shards of {name}", error) from None
-        check_rows(count, self.manifest, self.split, name)
+        source: Any = megatron.rows(self.manifest, self.split, name)
+        if source is None:
+            source = self._shards(folder, name)
+        check_rows(len(source), self.manifest, self.split, name)
         rows = grain.MapDataset.source(source)
         if self._shuffle:
             digest = hashlib.sha256(f"{self.seed}:{name}".encode()).digest()
             rows = rows.shuffle(seed=int.from_bytes(digest[:4], "little"))
         return rows.repeat()
+
+    def _shards(self, folder: files.Path, name: str) -> Any:
+        import grain
+
+        paths = [str(p) for p in self.manifest.shard_paths(folder, self.split, name)]
+        try:
+            source = grain.sources.ArrayRecordDataSource(paths)
+            len(source)
+        except (RuntimeError, ValueError) as error:
+            raise damaged(f"the shards of {name}", error) from None
+        return source
 
     def _open(self) -> Any:
         return iter(self._steps.to_iter_dataset(self._options))
@@ -172,7 +181,7 @@ class Loader:
             self._languages[language][number]
             for language, number in zip(languages.tolist(), numbers.tolist(), strict=True)
         ]
-        return make_batch([records.decode_row(record) for record in stored])
+        return make_batch([x if isinstance(x, Row) else records.decode_row(x) for x in stored])
 
     def __iter__(self) -> Loader:
         return self

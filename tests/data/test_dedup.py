@@ -18,10 +18,6 @@ from tests.data.helpers import ByteTokenizer, make_tree, source, write
 REPO = pathlib.Path(__file__).parent.parent.parent
 VERBS = ("read", "write", "open", "close", "list", "map", "key", "row")
 WORDS = [a + b for a in VERBS for b in "ABCDEFGHIJKLM"]
-    a + b
-    for a in ["read", "write", "open", "close", "list", "map", "key", "row"]
-    for b in "ABCDEFGHIJKLM"
-]
 
 
 def words(rng, count):

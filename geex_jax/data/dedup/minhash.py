@@ -10,6 +10,7 @@ remembers, so that signatures of two algorithms never meet.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +23,15 @@ _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
-def algorithm() -> str:
-    """Returns the name of what makes signatures; those of two algorithms cannot be compared."""
+def _rensa() -> Any:  # the package has no stubs
     import rensa
 
-    return f"rensa R-MinHash {rensa.RMinHash.ALGORITHM_VERSION}"
+    return vars(rensa)["RMinHash"]
+
+
+def algorithm() -> str:
+    """Returns the name of what makes signatures; those of two algorithms cannot be compared."""
+    return f"rensa R-MinHash {_rensa().ALGORITHM_VERSION}"
 
 
 def mix(values: np.ndarray) -> np.ndarray:
@@ -51,12 +56,10 @@ def shingles(text: str, size: int) -> np.ndarray:
 
 def signatures(hashes: Sequence[np.ndarray], permutations: int) -> np.ndarray:
     """Returns the signatures [documents, permutations], uint32, of documents' shingles."""
-    import rensa
-
     offsets = np.zeros(len(hashes) + 1, np.uint64)
     np.cumsum([len(h) for h in hashes], out=offsets[1:])
     flat = np.concatenate([*hashes, np.zeros(0, np.uint64)])
-    matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(flat, offsets, permutations, SEED)
+    matrix = _rensa().digest_matrix_from_flat_token_hashes(flat, offsets, permutations, SEED)
     return np.array(matrix.to_rows(), np.uint32).reshape(len(hashes), permutations)
 
 
