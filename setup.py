@@ -43,6 +43,9 @@ METRICS = [
     "tree-sitter-rust>=0.24",
 ]
 
+# Grammars that XLCoST's programs are parsed with, beside those of METRICS.
+GRAMMARS = ["tree-sitter-c>=0.24", "tree-sitter-php>=0.24", "tree-sitter-c-sharp>=0.23"]
+
 setup(
     name="geex-jax",
     version=VERSION,
@@ -57,7 +60,9 @@ setup(
     package_data={
         "geex_jax.benchmark.humaneval_x": ["fixes/*.json", "prompts/*.txt"],
         "geex_jax.benchmark.languages": ["native/*"],
-        "geex_jax.benchmark.report": ["page.html", "page.css", "page.js"],
+        "geex_jax.benchmark.report": ["samples.js"],
+        "geex_jax.data.report": ["page.css"],
+        "geex_jax.pages": ["page.html", "page.css"],
     },
     install_requires=REQUIREMENTS,
     extras_require={
@@ -78,6 +83,7 @@ setup(
             "safetensors>=0.5",
             "pyarrow>=18",
             *METRICS,
+            *GRAMMARS,
             "ruff==0.17.6",
             "pyright==1.1.414",
         ],

@@ -34,7 +34,9 @@ SHAPES = {
 def folder(tmp_path_factory):
     top = make_tree(tmp_path_factory.mktemp("in"), {".py": 60, ".go": 24, ".rs": 9})
     output = tmp_path_factory.mktemp("out") / "data"
-    config = PrepareConfig(seq_len=128, rows_per_shard=50, validation_fraction=0.2, workers=1)
+    config = PrepareConfig(
+        seq_len=128, rows_per_shard=50, validation_fraction=0.2, workers=1, packing="concat"
+    )
     prepare(top, output, ByteTokenizer(), config)
     return output
 

@@ -19,7 +19,7 @@ COUNT = 150
 def programs(language):
     pytest.importorskip(xlcost_tokens.GRAMMARS[language][0], reason="the grammar is an extra")
     found = [text for _, text in xlcost_tokens.programs(language, COUNT)]
-    written = [text for text in WRITTEN.get(language, ())]
+    written = list(WRITTEN.get(language, ()))
     assert all(xlcost_tokens.parses(text, language) for text in written)
     return found + written
 
@@ -67,7 +67,8 @@ def test_python_lines_strings_and_spaces():
 
 def test_preprocessor_lines_and_line_ends_in_strings():
     line = (
-        "#include <bits/stdc++.h> NEW_LINE using namespace std ; #define SQ ( x )  ((x)*(x)) NEW_LINE"
+        "#include <bits/stdc++.h> NEW_LINE using namespace std ; #define SQ ( x )  ((x)*(x))"
+        " NEW_LINE"
         " #define N  (4) NEW_LINE int main ( ) { vector < vector < int > > v ; for ( int i = 0 ;"
         " i < N ; i ++ ) { cout << \" a ▁ b STRNEWLINE \" << ' \\0 ' ; } return - 1 ; }"
     )

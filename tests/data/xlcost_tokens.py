@@ -27,9 +27,11 @@ GRAMMARS = {
     "C#": ("tree_sitter_c_sharp", "language"),
 }
 # Nodes that are one string, whatever is inside.
-STRINGS = """string_literal char_literal raw_string_literal string character_literal template_string
-    encapsed_string heredoc nowdoc regex system_lib_string interpolated_string_expression
-    verbatim_string_literal shell_command_expression""".split()
+STRINGS = {
+    *("string_literal", "char_literal", "raw_string_literal", "string", "character_literal"),
+    *("template_string", "encapsed_string", "heredoc", "nowdoc", "regex", "system_lib_string"),
+    *("interpolated_string_expression", "verbatim_string_literal", "shell_command_expression"),
+}
 COMMENTS = {"comment", "line_comment", "block_comment", "html_comment"}
 RESERVED = re.compile("NEW_LINE|INDENT|DEDENT|STRNEWLINE|TABSYMBOL|SPACETOKEN")
 _PIECE = re.compile(r"\"\"\"|'''|\\.|[^\W_]+|\s|.", re.DOTALL)

@@ -232,7 +232,8 @@ class _Layout:
             return before in syntax.keywords and before not in _CALLED and sign != "."
         if before in syntax.tight or before in ("#[", "..."):
             return False
-        if before in _UNARY and not ends_value(self.before, syntax):
+        alone = self.line == before  # it begins a line: no value stands before it
+        if before in _UNARY and (alone or not ends_value(self.before, syntax)):
             return False
         if sign in ("++", "--") and ends_value(last, syntax):
             return False

@@ -177,11 +177,11 @@ def read_heredoc(tokens: Sequence[str], at: int) -> Read | None:
             return None
         text, place = text + unmark(tokens[place], True), place + 1
     label, read, fresh = opening[2], [text], True
-    for place in range(place, len(tokens)):
-        token = unmark(tokens[place], True)
+    for end in range(place, len(tokens)):
+        token = unmark(tokens[end], True)
         read.append(token)
-        following = tokens[place + 1] if place + 1 < len(tokens) else ""
+        following = tokens[end + 1] if end + 1 < len(tokens) else ""
         if fresh and token == label and not re.match(r"\w", following):
-            return Read("".join(read), place + 1)
+            return Read("".join(read), end + 1)
         fresh = token.endswith("\n") or (fresh and not token.strip(" \t"))
     return None

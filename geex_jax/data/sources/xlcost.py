@@ -134,8 +134,7 @@ class XlcostSource:
         titles = "-to-".join(languages)
         problems = self._problems(target)
         limit = min(self.limits.max_bytes, LONGEST_LINE)
-        both = itertools.zip_longest(_lines(one, self.limits.max_bytes),
-                                     _lines(other, self.limits.max_bytes))  # fmt: skip
+        both = itertools.zip_longest(_lines(one, limit), _lines(other, limit))
         for number, lines in enumerate(both):
             problem = next(problems, "")
             folder = target.rpartition("/")[0]
