@@ -1,4 +1,4 @@
-"""The Grain loader: an endless, shuffled, weighted, resumable stream of batches.
+"""The loader, on Grain's readers and threads: an endless, shuffled, resumable mix of batches.
 
 The global batch of step t is a pure function of (data, seed, mixture, batch size, t). How many
 processes share it, how far ahead it is read and how often it was stopped do not matter.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from geex_jax import files
 from geex_jax.data import manifest as manifests
@@ -25,6 +27,7 @@ from geex_jax.data.batches import (
 from geex_jax.data.manifest import Manifest
 from geex_jax.data.mixture import Curriculum, Stream, mixture, stages
 from geex_jax.data.records import Row
+from geex_jax.data.shuffle import shuffled
 from geex_jax.errors import GeexError
 
 __all__ = ["Loader", "make_loader", "mixture"]
@@ -136,6 +139,9 @@ class Loader:
         self.rows = sum(a.rows for a in amounts)
         self.tokens = sum(a.tokens for a in amounts)
         self._languages = [self._language(folder, name) for name in order.names]
+        digests = [hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in order.names]
+        self._seeds = np.array([int.from_bytes(x[:8], "little") for x in digests], np.uint64)
+        self._counts = np.array([a.rows for a in amounts], np.int64)
         self._steps = grain.MapDataset.range(_STEPS).map(self.batch)
         self._options = grain.ReadOptions(
             num_threads=threads if prefetch else 0, prefetch_buffer_size=prefetch
@@ -144,25 +150,19 @@ class Loader:
         self.step = 0
 
     def _language(self, folder: files.Path, name: str) -> Any:
-        """Returns the endless dataset of one language's rows, as records or rows."""
-        import grain
-
+        """Returns one language's rows, open to access at any place, as records or rows."""
         source: Any = megatron.rows(self.manifest, self.split, name)
         if source is None:
             source = self._shards(folder, name)
         check_rows(len(source), self.manifest, self.split, name)
-        rows = grain.MapDataset.source(source)
-        if self._shuffle:
-            digest = hashlib.sha256(f"{self.seed}:{name}".encode()).digest()
-            rows = rows.shuffle(seed=int.from_bytes(digest[:4], "little"))
-        return rows.repeat()
+        return source
 
     def _shards(self, folder: files.Path, name: str) -> Any:
         import grain
 
         paths = [str(p) for p in self.manifest.shard_paths(folder, self.split, name)]
         try:
-            source = grain.sources.ArrayRecordDataSource(paths)
+            source: Any = grain.sources.ArrayRecordDataSource(paths)
             len(source)
         except (RuntimeError, ValueError) as error:
             raise damaged(f"the shards of {name}", error) from None
@@ -181,6 +181,11 @@ class Loader:
             )
         first = step * self.batch_size + self._mine.start
         languages, numbers = self.order.take(first, len(self._mine))
+        counts = self._counts[languages]
+        if self._shuffle:
+            numbers = shuffled(numbers, counts, self._seeds[languages])
+        else:
+            numbers = numbers % counts
         stored = [
             self._languages[language][number]
             for language, number in zip(languages.tolist(), numbers.tolist(), strict=True)

@@ -117,8 +117,8 @@ def stages(
             step, what = entry
         except (TypeError, ValueError):
             step, what = None, None
-        is_alpha = _number(what)
-        if type(step) is not int or not (is_alpha or (isinstance(what, Mapping) and what)):
+        fits = len(what) > 0 if isinstance(what, Mapping) else _number(what)
+        if type(step) is not int or what is None or not fits:
             raise GeexError(
                 f"curriculum entry {entry!r} is not (step, weights or alpha)",
                 "write ((10000, {'Python': 2.0, 'C': 1.0}), (20000, 0.5))",
@@ -127,8 +127,9 @@ def stages(
             raise GeexError(
                 f"the curriculum's steps do not ascend at {step}", "start after 0, in order"
             )
-        changed = (what, None) if is_alpha else (1.0, what)
-        result.append((step, mixture(manifest, split, names, *changed)))
+        weighed = what if isinstance(what, Mapping) else None
+        power = 1.0 if isinstance(what, Mapping) else float(what)
+        result.append((step, mixture(manifest, split, names, power, weighed)))
     return result
 
 

@@ -51,7 +51,7 @@ class Progress:
         self._mind_skips(step, values)
         tokens = np.count_nonzero(batch["segment_ids"], axis=1) * jax.process_count()
         np.add.at(self.tokens_seen, batch["language"], tokens)
-        row = {
+        row: dict[str, Any] = {
             "loss": values["loss"],
             "bits_per_byte": self._bits_per_byte(values["loss"], batch),
             "grad_norm": values["grad_norm"],
