@@ -55,9 +55,14 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     # The experiments go along in the wheel, for users without a clone.
-    packages=[*find_packages(include=["geex_jax", "geex_jax.*"]), "geex_jax._experiments"],
+    packages=[
+        *find_packages(include=["geex_jax", "geex_jax.*"]),
+        "geex_jax._experiments",
+        "geex_jax._experiments.data",
+    ],
     package_dir={"geex_jax._experiments": "experiments"},
     package_data={
+        "geex_jax._experiments.data": ["*.json"],
         "geex_jax.benchmark.humaneval_x": ["fixes/*.json", "prompts/*.txt"],
         "geex_jax.benchmark.languages": ["native/*"],
         "geex_jax.benchmark.report": ["samples.js"],
