@@ -21,9 +21,6 @@ _TESTS = ("*/test/*", "*/tests/*")
 PACKAGES = (
     # Python (and C)
     ("debian-source:python3.11", "PSF-2.0", {"without": [*_TESTS, "*/idlelib/*"]}),
-    ("debian:python3-numpy", "BSD-3-Clause", {"without": _TESTS}),
-    ("debian:python3-networkx", "BSD-3-Clause", {}),
-    ("debian:python3-twisted", "MIT", {"without": _TESTS}),
     ("debian:python3-sqlalchemy", "MIT", {}),
     ("debian:python3-django", "BSD-3-Clause", {}),
     ("debian-source:nltk", "Apache-2.0", {}),
@@ -39,7 +36,10 @@ PACKAGES = (
                      "*/boost/metaparse/*", "*/boost/vmd/*", "*/boost/preprocessor/*",
                      "*/boost/hana/*", "*/boost/mpl/*", "*/boost/proto/*", "*/boost/units/*",
                      "*/boost/xpressive/*", "*/boost/log/*", "*/boost/gil/*",
-                     "*/boost/accumulators/*", "*/boost/test/*", "*/boost/python/*"]},
+                     "*/boost/accumulators/*", "*/boost/test/*", "*/boost/python/*",
+                     "*/boost/asio/*", "*/boost/graph/*", "*/boost/beast/*", "*/boost/polygon/*",
+                     "*/boost/wave/*", "*/boost/qvm/*", "*/boost/icl/*", "*/boost/outcome/*",
+                     "*/boost/multiprecision/*", "*/boost/parameter/*", "*/boost/sort/*"]},
     ),
     ("debian-source:abseil", "Apache-2.0", {}),
     ("debian-source:protobuf", "BSD-3-Clause", {}),  # in many languages
@@ -52,7 +52,6 @@ PACKAGES = (
     ("debian-source:leveldb", "BSD-3-Clause", {}),
     ("debian-source:re2", "BSD-3-Clause", {}),
     # C, and some Objective-C and Objective-C++
-    ("debian-source:redis", "BSD-3-Clause", {"without": ["*/deps/jemalloc/*"]}),
     ("debian-source:nginx", "BSD-2-Clause", {}),
     ("debian-source:libuv1", "MIT", {}),
     ("debian-source:musl", "MIT", {}),
@@ -66,12 +65,10 @@ PACKAGES = (
     ("debian-source:libcommons-collections4-java", "Apache-2.0", {}),
     ("debian-source:commons-io", "Apache-2.0", {}),
     ("debian-source:commons-pool2", "Apache-2.0", {}),
-    ("debian-source:httpcomponents-core", "Apache-2.0", {}),
     ("debian-source:maven", "Apache-2.0", {}),
     # Go
     ("debian-source:golang-1.19", "BSD-3-Clause",
      {"only": ["*/src/*"], "without": ["*/src/cmd/*", "*/testdata/*", "*/vendor/*", "*_test.go"]}),
-    ("debian-source:prometheus", "Apache-2.0", {}),
     # Rust
     ("debian:rust-src", "MIT OR Apache-2.0",
      {"only": ["*/library/*"], "without": ["*/stdarch/*", "*/vendor/*"]}),
@@ -84,11 +81,8 @@ PACKAGES = (
     ("npm:fp-ts@2.16.1", "MIT", {}),
     ("npm:date-fns@2.30.0", "MIT", {"without": ["*/esm/*"]}),
     ("npm:eslint@8.56.0", "MIT", {}),
-    ("npm:webpack@5.89.0", "MIT", {}),
     ("npm:preact@10.19.3", "MIT", {"without": ["*/dist/*"]}),
     ("npm:ol@8.2.0", "BSD-2-Clause", {"without": ["*/dist/*"]}),
-    ("npm:antd@5.12.2", "MIT", {"without": ["*/dist/*", "*/es/*"]}),
-    ("npm:playwright-core@1.40.1", "Apache-2.0", {}),
     ("npm:bootstrap@5.3.2", "MIT", {}),
     ("npm:semantic-ui-css@2.5.0", "MIT", {}),
     ("npm:foundation-sites@6.8.1", "MIT", {}),
@@ -111,7 +105,7 @@ PACKAGES = (
     ("debian-source:kotlin", "Apache-2.0", {"only": ["*/libraries/stdlib/*"]}),
     ("debian-source:newtonsoft-json", "MIT", {}),
     ("debian-source:lapack", "BSD-3-Clause", {"only": ["*/SRC/d[a-h]*"]}),
-    ("debian:libthrust-dev", "Apache-2.0", {}),
+    ("debian:libthrust-dev", "Apache-2.0", {"only": ["*.cu", "*.cuh"]}),
     ("debian-source:r-cran-ggplot2", "MIT", {}),
     ("debian-source:r-cran-tidyr", "MIT", {}),
 )  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 
 from geex_jax import files
 from geex_jax.data import manifest as manifests
-from geex_jax.data import records
+from geex_jax.data import megatron, records
 from geex_jax.data.manifest import Manifest
 from geex_jax.data.records import Row
 from geex_jax.errors import GeexError
@@ -147,6 +147,10 @@ def read_rows(folder: files.Path, split: str, name: str) -> Iterator[Row]:
     """
     manifest = manifests.load(folder)
     check_split(manifest, folder, split)
+    outside = megatron.rows(manifest, split, name)
+    if outside is not None:
+        yield from outside
+        return
     total = 0
     for path in manifest.shard_paths(folder, split, name):
         try:

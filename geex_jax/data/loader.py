@@ -12,7 +12,8 @@ from typing import Any
 
 from geex_jax import files
 from geex_jax.data import manifest as manifests
-from geex_jax.data import records
+from geex_jax.data import megatron, records
+from geex_jax.data import mixture as mixtures
 from geex_jax.data.batches import (
     Batch,
     check_rows,
@@ -23,6 +24,7 @@ from geex_jax.data.batches import (
 )
 from geex_jax.data.manifest import Manifest
 from geex_jax.data.mixture import Curriculum, Stream, mixture, stages
+from geex_jax.data.records import Row
 from geex_jax.errors import GeexError
 
 __all__ = ["Loader", "make_loader", "mixture"]
@@ -37,10 +39,10 @@ def make_loader(
     *,
     batch_size: int,
     seed: int = 0,
-    alpha: float = 1.0,
+    alpha: float | None = None,
     weights: Mapping[str, float] | None = None,
-    max_epochs: float = 0.0,
-    curriculum: Curriculum = (),
+    max_epochs: float | None = None,
+    curriculum: Curriculum | None = None,
     process_index: int = 0,
     process_count: int = 1,
     shuffle: bool = True,
@@ -49,16 +51,18 @@ def make_loader(
 ) -> Loader:
     """Opens prepared data for training.
 
+    What of the mixture is left at None is as the data's recipe says, and else as said below.
+
     Args:
       folder: what `geex prepare` made.
       split: "train" or "validation".
       batch_size: rows in a step, over all processes.
       seed: draws the order of rows, anew in each epoch of each language.
       alpha: a language's share of the rows is p ~ (its share of the tokens)^alpha: 1 as the
-        data is, 0 the same for all, in between small languages are seen more often.
+        data is, 0 the same for all, in between small languages are seen more often. Default 1.
       weights: language name to weight, in place of alpha; languages not named are left out.
       max_epochs: how often each language's rows are seen at most, after which its share goes to
-        the others; the stream ends when no language is left. 0: no limit.
+        the others; the stream ends when no language is left. Default 0: no limit.
       curriculum: ((step, weights or alpha), ...): from each of these steps on, another mixture.
       process_index: which process this is.
       process_count: how many processes share each batch.
@@ -72,12 +76,13 @@ def make_loader(
     """
     manifest = manifests.load(folder)
     names = check_split(manifest, folder, split)
-    parts = stages(manifest, split, names, alpha, weights, curriculum)
+    told = mixtures.told(manifest, alpha, weights, max_epochs, curriculum)
+    parts = stages(manifest, split, names, told.alpha, told.weights, told.curriculum)
     mine = local_rows(batch_size, process_index, process_count)
     order = Stream(
         [(step * batch_size, shares) for step, shares in parts],
         {name: manifest.amount(split, name).rows for name in names},
-        max_epochs,
+        told.max_epochs,
     )
     return Loader(
         folder,
@@ -139,21 +144,29 @@ class Loader:
         self.step = 0
 
     def _language(self, folder: files.Path, name: str) -> Any:
-        """Returns the endless dataset of one language's rows, as records."""
+        """Returns the endless dataset of one language's rows, as records or rows."""
         import grain
 
-        paths = [str(p) for p in self.manifest.shard_paths(folder, self.split, name)]
-        try:
-            source: Any = grain.sources.ArrayRecordDataSource(paths)
-            count = len(source)
-        except (RuntimeError, ValueError) as error:
-            raise damaged(f"the shards of {name}", error) from None
-        check_rows(count, self.manifest, self.split, name)
+        source: Any = megatron.rows(self.manifest, self.split, name)
+        if source is None:
+            source = self._shards(folder, name)
+        check_rows(len(source), self.manifest, self.split, name)
         rows = grain.MapDataset.source(source)
         if self._shuffle:
             digest = hashlib.sha256(f"{self.seed}:{name}".encode()).digest()
             rows = rows.shuffle(seed=int.from_bytes(digest[:4], "little"))
         return rows.repeat()
+
+    def _shards(self, folder: files.Path, name: str) -> Any:
+        import grain
+
+        paths = [str(p) for p in self.manifest.shard_paths(folder, self.split, name)]
+        try:
+            source = grain.sources.ArrayRecordDataSource(paths)
+            len(source)
+        except (RuntimeError, ValueError) as error:
+            raise damaged(f"the shards of {name}", error) from None
+        return source
 
     def _open(self) -> Any:
         return iter(self._steps.to_iter_dataset(self._options))
@@ -172,7 +185,7 @@ class Loader:
             self._languages[language][number]
             for language, number in zip(languages.tolist(), numbers.tolist(), strict=True)
         ]
-        return make_batch([records.decode_row(record) for record in stored])
+        return make_batch([x if isinstance(x, Row) else records.decode_row(x) for x in stored])
 
     def __iter__(self) -> Loader:
         return self

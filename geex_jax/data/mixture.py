@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -22,6 +22,47 @@ from geex_jax.errors import GeexError
 
 # From this step on: language to weight, or the alpha of share^alpha.
 Curriculum: TypeAlias = Sequence[tuple[int, Mapping[str, float] | float]]
+
+
+class Told(NamedTuple):
+    """A mixture as it was asked for; see `make_loader`."""
+
+    alpha: float
+    weights: Mapping[str, float] | None
+    max_epochs: float
+    curriculum: Curriculum
+
+
+def told(
+    manifest: Manifest,
+    alpha: float | None,
+    weights: Mapping[str, float] | None,
+    max_epochs: float | None,
+    curriculum: Curriculum | None,
+) -> Told:
+    """Returns what was asked for, the rest as the data's recipe has it.
+
+    Weights or an alpha replace both of the recipe's.
+
+    Raises:
+      GeexError: a number that is none.
+    """
+    recipe = manifest.mixture
+    if alpha is None and weights is None:
+        alpha, weights = recipe.get("alpha"), recipe.get("weights")
+    for name, value in (("alpha", alpha), ("max_epochs", max_epochs)):
+        if value is not None and not _number(value):
+            raise GeexError(f"{name} {value!r} is not a number", "give a number, such as 0.7")
+    return Told(
+        1.0 if alpha is None else alpha,
+        weights,
+        recipe.get("max_epochs", 0.0) if max_epochs is None else max_epochs,
+        recipe.get("curriculum", ()) if curriculum is None else curriculum,
+    )
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def mixture(
@@ -42,7 +83,7 @@ def mixture(
     else:
         raw = {manifest.languages[manifest.language_index(k)].name: v for k, v in weights.items()}
         for name, weight in raw.items():
-            if not isinstance(weight, int | float) or isinstance(weight, bool):
+            if not _number(weight):
                 raise GeexError(f"the weight of {name} is no number: {weight!r}", "give a number")
             if not 0 <= weight < float("inf"):
                 raise GeexError(f"the weight of {name} is {weight}", "use 0 to leave it out")
@@ -76,7 +117,7 @@ def stages(
             step, what = entry
         except (TypeError, ValueError):
             step, what = None, None
-        is_alpha = isinstance(what, int | float) and not isinstance(what, bool)
+        is_alpha = _number(what)
         if type(step) is not int or not (is_alpha or (isinstance(what, Mapping) and what)):
             raise GeexError(
                 f"curriculum entry {entry!r} is not (step, weights or alpha)",

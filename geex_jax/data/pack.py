@@ -3,8 +3,9 @@
 `best_fit`: a document that fits into a row is never cut. A longer one is cut at the length of a
 row, and what is left over is placed like a document of its own. Documents are collected up to a
 window of tokens, sorted by length, and each goes into the fullest open row that has room for it
-(best-fit decreasing). Rows that are nearly full are then written; the others stay open for the
-next window. Memory is bounded by the window, and the rows depend on nothing but the documents.
+(best-fit decreasing). Rows that are nearly full are then written, in the order of their first
+documents (so that the first rows of a split are a fair sample of it); the others stay open for
+the next window. Memory is bounded by the window, and the rows depend on nothing but the documents.
 
 `concat`: documents one after the other; one that does not fit is cut at the end of the row. A
 row's last few tokens stay padding when a new document would find less room than its tag line and
@@ -116,13 +117,15 @@ def pack(
 class _Row:
     """A row in the making."""
 
-    def __init__(self, length: int, pad_id: int):
-        self.tokens = np.full(length, pad_id, np.int64)
+    def __init__(self, length: int, pad_id: int, dtype: np.dtype):
+        self.tokens = np.full(length, pad_id, dtype)
+        self.first = -1  # the first document in it
         self.starts: list[int] = []
         self.prompts: list[int] = []
         self.used = 0
 
-    def add(self, prefix: np.ndarray, ids: np.ndarray, prompt: int) -> None:
+    def add(self, number: int, prefix: np.ndarray, ids: np.ndarray, prompt: int) -> None:
+        self.first = number if self.first < 0 else min(number, self.first)
         start, middle = self.used, self.used + len(prefix)
         self.starts.append(start)
         self.prompts.append(prompt)
@@ -178,7 +181,7 @@ def concat(
     """
     counts = Counts() if counts is None else counts
     least_room = _checked(row_length, prefix)
-    none, row = prefix[:0], _Row(row_length, pad_id)
+    none, row = prefix[:0], _Row(row_length, pad_id, prefix.dtype)
     number, offset = first_document, first_offset
     for document in documents:
         ids, prompt = _shortened(document, row_length)
@@ -190,15 +193,15 @@ def concat(
             least = needed if prompt and not offset else least_room
             if room < min(least, needed) and row.used:
                 yield row.packed(counts, number, offset)
-                row = _Row(row_length, pad_id)
+                row = _Row(row_length, pad_id, prefix.dtype)
                 continue
             take = min(room, needed) - len(head)
-            row.add(head, ids[offset : offset + take], 0 if offset else prompt)
+            row.add(number, head, ids[offset : offset + take], 0 if offset else prompt)
             offset, segments = offset + take, segments + 1
             if row.used == row_length:
                 ended = offset == len(ids)
                 yield row.packed(counts, number + ended, 0 if ended else offset)
-                row = _Row(row_length, pad_id)
+                row = _Row(row_length, pad_id, prefix.dtype)
         counts.whole += segments == 1
         number, offset = number + 1, 0
     if row.used:
@@ -218,7 +221,7 @@ class _OpenRows:
         self.rows: list[list[_Row]] = [[] for _ in range(row_length + 1)]
         self.tokens = 0
 
-    def place(self, prefix: np.ndarray, ids: np.ndarray, prompt: int) -> _Row | None:
+    def place(self, number: int, prefix: np.ndarray, ids: np.ndarray, prompt: int) -> _Row | None:
         """Puts a piece into the fullest row that has room; returns the row once it is full."""
         size = len(prefix) + len(ids)
         fitting = self.rooms >> size
@@ -226,8 +229,8 @@ class _OpenRows:
             room = size + (fitting & -fitting).bit_length() - 1
             row = self._pop(room)
         else:
-            room, row = self.row_length, _Row(self.row_length, self.pad_id)
-        row.add(prefix, ids, prompt)
+            room, row = self.row_length, _Row(self.row_length, self.pad_id, prefix.dtype)
+        row.add(number, prefix, ids, prompt)
         if room == size:
             return row
         self._push(row, room - size)
@@ -263,39 +266,38 @@ def _best_fit(
 ) -> Iterator[PackedRow]:
     least_room = _checked(row_length, prefix)
     none, open_rows = prefix[:0], _OpenRows(row_length, pad_id)
-    pieces: list[tuple[np.ndarray, np.ndarray, int]] = []
+    pieces: list[tuple[int, np.ndarray, np.ndarray, int]] = []
+    rows: list[_Row] = []
     waiting = 0
 
-    def place_all() -> Iterator[PackedRow]:
-        pieces.sort(key=lambda piece: -len(piece[0]) - len(piece[1]))
-        for piece in pieces:
-            full = open_rows.place(*piece)
-            if full is not None:
-                yield full.packed(counts)
+    def place_all(least_room: int, most_tokens: int) -> Iterator[PackedRow]:
+        pieces.sort(key=lambda piece: -len(piece[1]) - len(piece[2]))
+        placed = [open_rows.place(*piece) for piece in pieces]
+        rows.extend(row for row in placed if row is not None)
+        rows.extend(open_rows.close(least_room, most_tokens))
+        rows.sort(key=lambda row: row.first)
         pieces.clear()
+        for row in rows:
+            yield row.packed(counts)
+        rows.clear()
 
-    for document in documents:
+    for number, document in enumerate(documents):
         ids, prompt = _shortened(document, row_length)
         counts.documents += 1
         counts.whole += len(ids) <= row_length
         head, offset = none, 0
         while offset < len(ids):
             end = offset + row_length - len(head)
-            piece = (head, ids[offset:end], 0 if offset else prompt)
-            size = len(head) + len(piece[1])
+            piece = (number, head, ids[offset:end], 0 if offset else prompt)
+            size = len(head) + len(piece[2])
             if size == row_length:
-                row = _Row(row_length, pad_id)
-                row.add(*piece)
-                yield row.packed(counts)
+                rows.append(_Row(row_length, pad_id, prefix.dtype))
+                rows[-1].add(*piece)
             else:
                 pieces.append(piece)
-                waiting += size
+            waiting += size
             head, offset = prefix, end
         if waiting >= window:
-            yield from place_all()
+            yield from place_all(least_room, window // 2)
             waiting = 0
-            for row in open_rows.close(least_room, window // 2):
-                yield row.packed(counts)
-    yield from place_all()
-    for row in open_rows.close(row_length, 0):
-        yield row.packed(counts)
+    yield from place_all(row_length, 0)

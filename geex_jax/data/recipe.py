@@ -231,7 +231,7 @@ def from_inputs(
     given = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
     roots: dict[str, None] = {}
     specs: list[SourceSpec] = []
-    for path in map(os.fspath, given):
+    for path in [os.fspath(item) for item in given]:
         kind = kind_of(path)
         if kind == "tree" and not storage.is_remote(path):
             roots[os.path.realpath(path)] = None

@@ -141,6 +141,8 @@ def train(
                 _write_functional(writer, functional.poll(), say)
         if pending is not None:
             progress.add(*pending)
+        if stop.signal:
+            checkpoints.wait()  # the step at hand may be on its way to the disk
         if stop.signal and step and checkpoints.latest() != step:
             _save(checkpoints, step, state, run.loader, progress, None)
         checkpoints.close()

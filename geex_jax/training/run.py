@@ -60,15 +60,15 @@ class Run:
             alpha=config.data.alpha,
             weights=config.data.weights.to_dict() or None,
             max_epochs=config.data.max_epochs,
-            curriculum=_plain(config.data.curriculum),
+            curriculum=_plain(config.data.curriculum) or None,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             prefetch=config.data.prefetch,
         )
         if self.loader.steps is not None and self.loader.steps < config.steps:
             raise GeexError(
-                f"{config.steps} steps are asked for, but config.data.max_epochs="
-                f"{config.data.max_epochs:g} ends the data after {self.loader.steps}",
+                f"{config.steps} steps are asked for, but max_epochs ends the data after "
+                f"{self.loader.steps}",
                 f"set config.steps={self.loader.steps}, or a higher config.data.max_epochs",
             )
         self.counter = ByteCounter.of(self.tokenizer, self.manifest, self.model.config.vocab_size)

@@ -2,7 +2,6 @@
 
 import collections
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -98,4 +97,3 @@ def test_the_order_is_equal_on_every_machine():
     assert [language for language, _ in rows_of(stream, 0, 9)] == [1, 0, 1, 1, 0, 1, 1, 0, 1]
     assert stream.fingerprint() == Stream([(0, {"A": 1 / 3, "B": 2 / 3})], ROWS, 3.0).fingerprint()
     assert stream.fingerprint() != Stream([(0, {"A": 1 / 3, "B": 2 / 3})], ROWS).fingerprint()
-    assert np.array_equal(stream.take(5, 0)[0], [])

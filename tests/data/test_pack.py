@@ -144,12 +144,21 @@ def test_best_fit_cuts_no_document_that_fits_and_loses_nothing(case, window):
 
 
 def test_best_fit_takes_the_fullest_row_with_room():
-    # 60 + 40 fill one row, 55 + 45 another, though 45 comes before 40.
+    # 60 + 40 fill one row, 55 + 45 another, in the order of their first documents.
     documents = [Tokens(np.full(n, n)) for n in (40, 55, 60, 45, 9)]
     rows = list(pack(documents, 100, np.array([], int), PAD))
     assert [sorted(set(row.tokens[: row.used].tolist())) for row in rows] == [
-        [45, 55], [40, 60], [9]
+        [40, 60], [45, 55], [9]
     ]  # fmt: skip
+
+
+def test_rows_are_written_in_the_order_of_their_first_documents():
+    # rows that one document fills do not come before the others
+    documents = [Tokens(np.full(n, i + 3)) for i, n in enumerate((30, 100, 30, 100, 40, 250))]
+    rows = list(pack(documents, 100, np.array([], int), PAD))
+    firsts = [int(row.tokens.min() if row.used == 100 else row.tokens[: row.used].min())
+              for row in rows]  # fmt: skip
+    assert firsts == [3, 4, 6, 7, 8, 8]
 
 
 def test_best_fit_fills_rows_and_holds_no_more_than_its_window():

@@ -1,7 +1,7 @@
 """MinHash signatures of texts, and the bands in which similar ones meet.
 
-A text's words (letters, digits, underscores; operators and white space do not count) are hashed
-by CRC-32, runs of `shingle` words are combined to 64 bits, and rensa's R-MinHash makes the
+A text's words (see `ngrams`: operators, white space and case do not count) are hashed, runs of
+`shingle` words are combined to 64 bits, and rensa's R-MinHash makes the
 signature from them. All of it depends on nothing but the text: not on the process, the machine
 or Python's hash seed. rensa numbers its algorithm; the number is among the settings that a run
 remembers, so that signatures of two algorithms never meet.
@@ -9,26 +9,29 @@ remembers, so that signatures of two algorithms never meet.
 
 from __future__ import annotations
 
-import re
-import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from geex_jax.data.recipe import Dedup
+from geex_jax.data.stages import ngrams
 
 SEED = 1
 RECALL = 0.99  # at the threshold: the share of pairs that meet in one band at least
-_WORD = re.compile(rb"[0-9A-Za-z_\x80-\xff]+")
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
-def algorithm() -> str:
-    """Returns the name of what makes signatures; those of two algorithms cannot be compared."""
+def _rensa() -> Any:  # the package has no stubs
     import rensa
 
-    return f"rensa R-MinHash {rensa.RMinHash.ALGORITHM_VERSION}"
+    return vars(rensa)["RMinHash"]
+
+
+def algorithm() -> str:
+    """Returns the name of what makes signatures; those of two algorithms cannot be compared."""
+    return f"rensa R-MinHash {_rensa().ALGORITHM_VERSION}"
 
 
 def mix(values: np.ndarray) -> np.ndarray:
@@ -40,9 +43,8 @@ def mix(values: np.ndarray) -> np.ndarray:
 
 def shingles(text: str, size: int) -> np.ndarray:
     """Returns a 64-bit hash of every run of `size` words of a text [words - size + 1]."""
-    words = _WORD.findall(text.encode("utf-8", "surrogatepass"))
-    hashes = np.fromiter(map(zlib.crc32, words), np.uint64, len(words))
-    count = len(words) - size + 1
+    hashes = ngrams.words(text.encode("utf-8", "surrogatepass"))
+    count = len(hashes) - size + 1
     if count <= 0:
         return np.zeros(0, np.uint64)
     combined = hashes[:count].copy()
@@ -54,12 +56,10 @@ def shingles(text: str, size: int) -> np.ndarray:
 
 def signatures(hashes: Sequence[np.ndarray], permutations: int) -> np.ndarray:
     """Returns the signatures [documents, permutations], uint32, of documents' shingles."""
-    import rensa
-
     offsets = np.zeros(len(hashes) + 1, np.uint64)
     np.cumsum([len(h) for h in hashes], out=offsets[1:])
     flat = np.concatenate([*hashes, np.zeros(0, np.uint64)])
-    matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(flat, offsets, permutations, SEED)
+    matrix = _rensa().digest_matrix_from_flat_token_hashes(flat, offsets, permutations, SEED)
     return np.array(matrix.to_rows(), np.uint32).reshape(len(hashes), permutations)
 
 

@@ -114,7 +114,7 @@ class Counts:
 
     def __init__(self, stages: Sequence[Stage]):
         self.stages = stages
-        self.seconds: collections.Counter[str] = collections.Counter()
+        self.seconds: collections.defaultdict[str, float] = collections.defaultdict(float)
         self._passed: dict[str, list[int]] = {}
         self._seen = [0, 0]
         self._kept = [0, 0]
