@@ -210,7 +210,7 @@ def render(
 
     With `boundaries` tokens are told apart: by turns in reverse video, or by a sign between them.
     """
-    fill = f"{shown.used:,} of {shown.length:,} tokens, {len(shown.segments)} segments"
+    fill = f"{shown.used:,} of {shown.length:,} tokens, {counted_segments(shown)}"
     lines = [f"row {shown.index:,} of {shown.count:,}, {shown.split}, {shown.language}: {fill}"]
     lines.append(_legend(color, boundaries))
     for number, segment in enumerate(shown.segments, 1):
@@ -219,6 +219,11 @@ def render(
     if padding:
         lines += ["", f"padding: {padding:,} tokens"]
     return "\n".join(lines)
+
+
+def counted_segments(shown: Shown) -> str:
+    """Returns how many segments there are, in words."""
+    return f"{len(shown.segments):,} segment{'s' * (len(shown.segments) != 1)}"
 
 
 def _legend(color: bool, boundaries: bool) -> str:

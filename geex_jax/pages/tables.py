@@ -57,7 +57,8 @@ def text_table(table: Table) -> str:
     """A table for a terminal, small lines in brackets behind their values."""
     rows = [[_joined(cell) for cell in row] for row in table.rows]
     rows = [[" ".join(clean(cell).split()) for cell in row] for row in [table.head, *rows]]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(table.head))]
+    rows = rows if any(table.head) else rows[1:]
+    widths = [max((len(row[at]) for row in rows), default=0) for at in range(len(table.head))]
     lines = []
     for row in rows:
         cells = [

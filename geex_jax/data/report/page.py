@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from geex_jax import files, tokenizers
 from geex_jax.data import manifest as manifests
@@ -14,6 +15,9 @@ from geex_jax.data.report import schema, tables
 from geex_jax.data.report.schema import Cluster, Example, ReportData
 from geex_jax.errors import GeexError
 from geex_jax.pages import Table, assemble, escape, table_html, text_table
+
+if TYPE_CHECKING:
+    from geex_jax.tokenizers.base import Tokenizer
 
 STYLE = pathlib.Path(__file__).parent / "page.css"
 MOST_ROWS = 40  # sample rows on a page
@@ -31,16 +35,19 @@ class Found:
     title: str
 
 
-def write_page(folder: files.Path, output: files.Path, rows: int = 2) -> Found:
+def write_page(
+    folder: files.Path, output: files.Path, rows: int = 2, tokenizer: Tokenizer | None = None
+) -> Found:
     """Writes the page, whole or not at all.
 
     Args:
       folder: prepared data. output: the file. rows: sample rows of each language.
+      tokenizer: the one that made the data; None opens the folder's own.
 
     Raises:
       GeexError: no prepared data, damaged files, or the page cannot be written.
     """
-    found = gather(folder, rows)
+    found = gather(folder, rows, tokenizer)
     try:
         with files.atomic_write(output) as file:
             file.write(page(found))
@@ -51,7 +58,7 @@ def write_page(folder: files.Path, output: files.Path, rows: int = 2) -> Found:
     return found
 
 
-def gather(folder: files.Path, rows: int = 2) -> Found:
+def gather(folder: files.Path, rows: int = 2, tokenizer: Tokenizer | None = None) -> Found:
     """Reads all that the report needs."""
     if rows < 0:
         raise GeexError(f"--rows {rows} is negative", "use 0 for none")
@@ -60,19 +67,19 @@ def gather(folder: files.Path, rows: int = 2) -> Found:
     notes = [f"Warning: {warning}" for warning in manifest.warnings]
     if data is None:
         notes.append("There is no report.json here: only what manifest.json says is shown.")
-    samples, why = _sample_rows(manifest, folder, rows)
+    samples, why = _sample_rows(manifest, folder, rows, tokenizer)
     notes += why
     name = manifest.recipe or pathlib.Path(folder).resolve().name
     return Found(manifest, data or ReportData(), samples, tuple(notes), f"Prepared data · {name}")
 
 
 def _sample_rows(
-    manifest: Manifest, folder: files.Path, count: int
+    manifest: Manifest, folder: files.Path, count: int, tokenizer: Tokenizer | None
 ) -> tuple[tuple[show.Shown, ...], list[str]]:
     """Rows of every language, spread over its shards; and why there are none, if so."""
     found: list[show.Shown] = []
     try:
-        tokenizer = tokenizers.load(str(pathlib.Path(folder) / "tokenizer"))
+        tokenizer = tokenizer or tokenizers.load(str(pathlib.Path(folder) / "tokenizer"))
         amounts = manifest.splits.get("train", {})
         names = [x.name for x in manifest.languages if x.name in amounts and amounts[x.name].rows]
         for name in names:
@@ -139,11 +146,18 @@ def _example(example: Example, note: str = "") -> str:
 
 
 def _dropped(data: ReportData) -> str:
-    """Examples of what was dropped, folded."""
+    """Examples of what was dropped, folded.
+
+    What never reached the stage that replaces secrets may hold some: its text is not shown.
+    """
     html = ""
-    for stage in data.stages:
+    names = [stage.name for stage in data.stages]
+    safe = names.index("secrets") if data.secrets is not None and "secrets" in names else 0
+    for at, stage in enumerate(data.stages):
         for reason, examples in sorted(stage.examples.items()):
             title = f"{escape(stage.name)} · {escape(tables.words(reason))}"
+            if at < safe:
+                examples = [dataclasses.replace(x, text="") for x in examples]
             if examples:
                 html += _more(title, "".join(map(_example, examples)))
     return f"<h3>Examples of what was dropped</h3>{html}" if html else ""
@@ -232,7 +246,7 @@ def _rows(rows: Sequence[show.Shown]) -> str:
 def _row(row: show.Shown) -> str:
     title = (
         f"{escape(row.language)} · {escape(row.split)} row {row.index:,} of {row.count:,} · "
-        f"{row.used:,} of {row.length:,} tokens · {len(row.segments):,} segments"
+        f"{row.used:,} of {row.length:,} tokens · " + show.counted_segments(row)
     )
     inside, left = "", MOST_TOKENS
     for number, segment in enumerate(row.segments, 1):

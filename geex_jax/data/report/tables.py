@@ -114,11 +114,20 @@ def _counters(stages: list[StageCounts]) -> Iterator[str]:
 
 
 def passed(data: ReportData) -> Table | None:
-    """What sources met and did not read."""
-    rows: list[list[Cell | str]] = [
-        [words(reason), f"{count:,}"] for reason, count in sorted(data.passed.items()) if count
-    ]
-    return Table("Passed by, before any stage", ["what", "number"], rows) if rows else None
+    """What sources met and did not read; how much they saw in all is a note."""
+    counts = {reason: count for reason, count in sorted(data.passed.items()) if count}
+    seen = {name: counts.pop(name, 0) for name in ("files", "folders", "bytes")}
+    notes = []
+    if seen["files"]:
+        notes.append(
+            f"Seen in all: {seen['files']:,} files in {seen['folders']:,} folders, "
+            f"{seen['bytes'] / 1e6:,.1f} MB."
+        )
+    rows: list[list[Cell | str]] = [[words(x), f"{count:,}"] for x, count in counts.items()]
+    if not rows and not notes:
+        return None
+    rows = rows or [["nothing", "0"]]
+    return Table("Passed by, before any stage", ["what", "number"], rows, notes)
 
 
 def duplicates(data: ReportData) -> list[Table]:
