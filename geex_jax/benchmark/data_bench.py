@@ -21,6 +21,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -37,7 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `geex bench data`."""
     add = parser.add_argument
     add("--tokenizer", required=True, metavar="SPEC", help="as for geex prepare")
-    add("--input", nargs="+", metavar="DIR", help="source folders (default: as geex quickstart)")
+    add(
+        "--input",
+        nargs="+",
+        metavar="DIR",
+        help="source folders (default: libraries that are installed here)",
+    )
     add("--max-megabytes", type=float, default=30, help="code to look at (default 30)")
     add("--rounds", type=int, default=3, help="turns of each side (default 3)")
     add("--seq-len", type=int, default=2048, help="of the rows (default 2048)")
@@ -64,10 +70,9 @@ def measure(args: argparse.Namespace, folder: pathlib.Path) -> dict[str, Any]:
       folder: an empty one, for the input's copy and all results.
     """
     from geex_jax import tokenizers
-    from geex_jax.quickstart import find_sources
     from geex_jax.tokenizers.base import cores
 
-    size, texts = copy_input(args.input or find_sources(), folder / "input", args.max_megabytes)
+    size, texts = copy_input(args.input or default_input(), folder / "input", args.max_megabytes)
     tokenizer = tokenizers.load(args.tokenizer)
     tokenizer.save(folder / "tokenizer")
     result: dict[str, Any] = {
@@ -84,6 +89,15 @@ def measure(args: argparse.Namespace, folder: pathlib.Path) -> dict[str, Any]:
     if "bytes" not in args.skip:
         result["bytes"] = same_bytes(folder, args.seq_len)
     return result
+
+
+def default_input() -> list[str]:
+    """Returns folders of real code that may be on this machine, those that are."""
+    places = (
+        sysconfig.get_path("stdlib"), "/usr/include", "/usr/lib/go/src", "/usr/share/go-1.19/src",
+        "/usr/lib/node_modules", "/usr/share/php", "/usr/share/cargo/registry",
+    )  # fmt: skip
+    return [place for place in places if os.path.isdir(place)]
 
 
 def copy_input(
