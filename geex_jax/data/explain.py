@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 from collections.abc import Iterator
@@ -56,8 +57,9 @@ def _likely(corpus: Corpus, wanted: str) -> Iterator[tuple[Source, Part]]:
     names = [name for name in wanted.split("/") if name][-4:]
     others: list[Part] = []
     for part in corpus.parts(Listing()):
-        if names and names[-1] in part.locator:
-            yield corpus.sources[part.source], part
+        source = corpus.sources[part.source]
+        if names and (json.dumps(names[-1])[1:-1] in part.locator or _is_root(source, names[-1])):
+            yield source, part
         else:
             others.append(part)
     others.sort(key=lambda part: not any(name in part.locator for name in names))
@@ -74,9 +76,18 @@ def _is(document: Document, source: Source, wanted: str) -> bool:
             os.path.realpath(candidate) == target
             for root in source.roots
             for candidate in (os.path.join(root, document.path), root)
-            if os.path.isfile(candidate)
+            if os.path.isfile(candidate) and _name(candidate) == _name(document.path)
         ) or (len(source.roots) > 1 and target.endswith("/" + document.path))
     return _same_end(document.path, wanted)
+
+
+def _is_root(source: Source, name: str) -> bool:
+    """Tells whether a tree has a root of that name, a single file: its locator has no name."""
+    return isinstance(source, TreeSource) and any(_name(root) == name for root in source.roots)
+
+
+def _name(path: str) -> str:
+    return path.rstrip("/").rsplit("/", 1)[-1]
 
 
 def _same_end(path: str, wanted: str) -> bool:

@@ -4,6 +4,9 @@ import dataclasses
 import errno
 import json
 import os
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -15,6 +18,8 @@ from geex_jax.data.splits import split_of
 from geex_jax.errors import GeexError
 from tests.data.conftest import CONFIG, COUNTS
 from tests.data.helpers import ByteTokenizer, digests, make_tree, write
+
+REPO = pathlib.Path(__file__).parent.parent.parent
 
 
 def test_the_manifest_counts_what_happened(prepared):
@@ -191,6 +196,36 @@ def test_a_full_disk_is_one_line(tree, tmp_path, monkeypatch):
         with pytest.raises(GeexError, match=r"No space left on device.*resumes"):
             prepare(tree, tmp_path / "d", ByteTokenizer(), CONFIG)
     assert prepare(tree, tmp_path / "d", ByteTokenizer(), CONFIG).total("train").rows > 10
+
+
+def test_a_full_disk_in_a_worker_process_is_one_line(tree, tmp_path, monkeypatch):
+    """A real one: files may not grow beyond 20 KB, in this process and its workers."""
+    code = (
+        "import resource, signal, sys\n"
+        "from geex_jax.data import PrepareConfig, prepare\n"
+        "from geex_jax.errors import GeexError\n"
+        "from tests.data.helpers import ByteTokenizer\n"
+        "from geex_jax.data.sources import tree\n"
+        "tree.PART_FILES = 8\n"
+        "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))\n"
+        "    try:\n"
+        "        prepare(sys.argv[1], sys.argv[2], ByteTokenizer(), PrepareConfig(workers=2))\n"
+        "    except GeexError as error:\n"
+        "        print(error)\n"
+    )
+    path = write(tmp_path / "run.py", code)
+    out = subprocess.run(
+        [sys.executable, path, tree, tmp_path / "d"],
+        env={**os.environ, "PYTHONPATH": str(REPO)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    line = out.stdout.strip()
+    assert "\n" not in line and "cannot write" in line and "it resumes" in line, out.stderr
+    assert prepare(tree, tmp_path / "d", ByteTokenizer(), PrepareConfig(workers=1)).seq_len == 2048
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"format": 99}', '{"format": 1}'])

@@ -40,24 +40,24 @@ class Reader:
         counts = Counts(self.stages)
         writer = DocumentWriter(self.layout.documents(number))
         signer = Signer(self.dedup)
-        began = time.perf_counter()
+        began = time.thread_time()
         licences: dict[str, int] = {}
         try:
             for item in self.sources[part.source].read(part):
                 if isinstance(item, Passed):
                     counts.passed(item)
                     continue
-                counts.seconds["read"] += time.perf_counter() - began
+                counts.seconds["read"] += time.thread_time() - began
                 if counts.judge(item):
-                    began = time.perf_counter()
+                    began = time.thread_time()
                     text = item.text.encode()
                     sha256, size = content_hash(text, item.prompt)
                     licence = licences.setdefault(item.licence, len(licences))
                     signed = signer.add(item)
                     writer.add(item, sha256, size, licence, signed)
                     counts.kept(size)
-                    counts.seconds["store"] += time.perf_counter() - began
-                began = time.perf_counter()
+                    counts.seconds["store"] += time.thread_time() - began
+                began = time.thread_time()
             if self.dedup.near:
                 path = self.layout.documents(number).with_suffix(".signatures.npy")
                 save(path, signer.matrix())
@@ -144,9 +144,9 @@ class Counts:
             mine = self._of[stage.name]
             mine["seen"][0] += 1
             mine["seen"][1] += size
-            began = time.perf_counter()
+            began = time.thread_time()
             decision = decide(stage, document)
-            self.seconds[stage.name] += time.perf_counter() - began
+            self.seconds[stage.name] += time.thread_time() - began
             for name, count in (decision.counts or {}).items():
                 mine["counts"][name] = mine["counts"].get(name, 0) + count
             if not decision.keep:
