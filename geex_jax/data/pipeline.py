@@ -94,8 +94,8 @@ def prepare_recipe(
       GeexError: an input is missing, nothing passed the filters, the disk is full, the output
         holds something else or an interrupted run with other settings.
     """
+    check_output(recipe, output)
     target = pathlib.Path(output)
-    check_output(recipe, target)
     corpus = Corpus(recipe, target)
     encoder = Encoder(_opened(tokenizer), recipe.tags)
     encoder.check(recipe.seq_len)

@@ -155,6 +155,11 @@ def test_the_files_of_others_are_never_removed(tree, tmp_path):
     assert (tmp_path / "home" / "train" / "mine.txt").read_text() == "precious"
 
 
+def test_a_remote_output_is_refused(tree):
+    with pytest.raises(GeexError, match="upload_folder"):
+        prepare(tree, "gs://bucket/data", ByteTokenizer(), CONFIG)
+
+
 def test_output_inside_input_is_left_out(tmp_path):
     top = make_tree(tmp_path / "in", {".py": 12})
     first = prepare(top, top / "out", ByteTokenizer(), CONFIG)
