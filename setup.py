@@ -26,6 +26,10 @@ REQUIREMENTS = [
     "matplotlib>=3.9",
     "absl-py>=2.1",
     "huggingface-hub>=0.26",
+    "fsspec>=2024.6.0",
+    "pathspec>=0.12.1",
+    "zstandard>=0.23.0",
+    "rensa>=0.5",  # its signatures' algorithm is number 2; the pipeline remembers the number
 ]
 
 # Grammars of the six languages, for CodeBLEU.
@@ -39,6 +43,9 @@ METRICS = [
     "tree-sitter-rust>=0.24",
 ]
 
+# Grammars that XLCoST's programs are parsed with, beside those of METRICS.
+GRAMMARS = ["tree-sitter-c>=0.24", "tree-sitter-php>=0.24", "tree-sitter-c-sharp>=0.23"]
+
 setup(
     name="geex-jax",
     version=VERSION,
@@ -48,17 +55,25 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     # The experiments go along in the wheel, for users without a clone.
-    packages=[*find_packages(include=["geex_jax", "geex_jax.*"]), "geex_jax._experiments"],
+    packages=[
+        *find_packages(include=["geex_jax", "geex_jax.*"]),
+        "geex_jax._experiments",
+        "geex_jax._experiments.data",
+    ],
     package_dir={"geex_jax._experiments": "experiments"},
     package_data={
+        "geex_jax._experiments.data": ["*.json"],
         "geex_jax.benchmark.humaneval_x": ["fixes/*.json", "prompts/*.txt"],
         "geex_jax.benchmark.languages": ["native/*"],
-        "geex_jax.benchmark.report": ["page.html", "page.css", "page.js"],
+        "geex_jax.benchmark.report": ["samples.js"],
+        "geex_jax.data.report": ["page.css"],
+        "geex_jax.pages": ["page.html", "page.css"],
     },
     install_requires=REQUIREMENTS,
     extras_require={
         "tpu": ["jax[tpu]>=0.8.0"],
         "gpu": ["jax[cuda12]>=0.8.0"],
+        "data": ["pyarrow>=18"],
         "convert": ["torch>=2.6", "transformers>=4.57", "safetensors>=0.5"],
         "serve": ["starlette>=0.40", "uvicorn>=0.30"],  # for the server, which is to come
         "wandb": ["wandb>=0.19"],
@@ -71,7 +86,9 @@ setup(
             "hypothesis>=6.120",
             "psutil>=6",
             "safetensors>=0.5",
+            "pyarrow>=18",
             *METRICS,
+            *GRAMMARS,
             "ruff==0.17.6",
             "pyright==1.1.414",
         ],

@@ -5,7 +5,7 @@ Commands:
   geex tokenizer train --input tasks/train --output tasks/tokenizer --vocab-size 2048 \
       --min-bytes 0 --min-alpha 0
   geex prepare --input tasks/train --output tasks/data --tokenizer tasks/tokenizer --seq-len 256 \
-      --min-bytes 0 --min-alpha 0 --languages Python JavaScript Go
+      --min-bytes 0 --min-alpha 0 --near-dup-threshold 0 --languages Python JavaScript Go
   geex train --config=experiments/embedded.py --workdir=tasks/run --config.data.folder=tasks/data
   geex bench humaneval-x --checkpoint tasks/run --data tasks/held-out \
       --language python,javascript,go --n 1 --temperature 0 --output tasks/float

@@ -17,6 +17,7 @@ ROOMS = [
     "version",
     "errors",
     "files",
+    "pages",
     "languages",
     "tokenizers",
     "models",

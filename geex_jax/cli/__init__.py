@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "prepare",
         "source trees to filtered, deduplicated, tagged, tokenized, packed rows",
     ),
+    "data": ("data", "what prepared data holds: a report as one page, single rows decoded"),
     "train": ("train", "train or fine-tune a model by an experiment config"),
     "quantize": (
         "quantize",

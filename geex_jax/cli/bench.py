@@ -17,6 +17,8 @@ BENCHES: dict[str, tuple[str, str]] = {
     "harness": ("harness_bench", "programs judged per CPU second against the reference's way"),
     "tokenizer": ("tokenizer_bench", "encode throughput against the official path of transformers"),
     "convert": ("convert_bench", "peak memory of a conversion against its bound; kill and restart"),
+    "data": ("data_bench", "the corpus pipeline, stage by stage, against peers; the same bytes"),
+    "loader": ("loader_bench", "tokens/s of the loader, and its memory over epochs"),
     "train-step": ("train_step_bench", "tokens/s of the jitted step against plain PyTorch"),
 }
 EXAMPLE = "geex bench tokenizer --tokenizer DIR --input DIR"

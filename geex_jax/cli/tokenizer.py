@@ -81,6 +81,7 @@ def _train(args: argparse.Namespace) -> None:
     config = PrepareConfig(
         exclude=tuple(args.exclude),
         validation_fraction=args.validation_fraction,
+        near_dup_threshold=0.0,  # exact copies only: a vocabulary does not mind a few near ones
         filters=Filters(min_bytes=args.min_bytes, min_alpha=args.min_alpha),
     )
     texts = []

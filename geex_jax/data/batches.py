@@ -9,7 +9,7 @@ import numpy as np
 
 from geex_jax import files
 from geex_jax.data import manifest as manifests
-from geex_jax.data import records
+from geex_jax.data import megatron, records
 from geex_jax.data.manifest import Manifest
 from geex_jax.data.records import Row
 from geex_jax.errors import GeexError
@@ -22,30 +22,64 @@ def make_batch(rows: Sequence[Row]) -> Batch:
     """Returns the batch of some rows of the same length.
 
     `tokens`, `targets`, `positions`, `segment_ids` int32 [B, S]; `loss_mask` float32 [B, S], 0 on
-    padding and where the target is the first token of the next segment; `language` int32 [B].
+    padding, where the target is the first token of the next segment, and where it is one of the
+    tokens of a prompt; `language` int32 [B].
     """
     count, length = len(rows), len(rows[0].tokens)
-    tokens = np.empty((count, length), np.int32)
+    # One block of memory for all five: the allocator then gives the same pages again and again,
+    # where five of this size would each be returned to the system and faulted in anew.
+    block = np.empty((5, count, length - 1), np.int32)
+    tokens, targets, positions, segment_ids, mask = block
+    loss_mask = mask.view(np.float32)
     for i, row in enumerate(rows):
-        tokens[i] = row.tokens
-    columns = np.arange(length, dtype=np.int32)
-    used = np.array([row.used for row in rows], np.int32)
-    filled = columns < used[:, None]
-    first = np.zeros((count, length), bool)
-    of_row = np.repeat(np.arange(count), [len(row.starts) for row in rows])
-    first[of_row, np.concatenate([row.starts for row in rows]).astype(np.int64)] = True
-    segments = np.cumsum(first, axis=1, dtype=np.int32) * filled
-    begins = np.maximum.accumulate(np.where(first, columns, 0), axis=1)
-    positions = (columns - begins) * filled
-    same = (segments[:, :-1] == segments[:, 1:]) & filled[:, 1:]
+        tokens[i] = row.tokens[:-1]
+        targets[i] = row.tokens[1:]
+    begins, sizes, numbers, heads = _pieces(rows, length)
+    segment_ids[:] = np.repeat(numbers, sizes).reshape(count, length)[:, :-1]
+    columns = np.arange(length - 1, dtype=np.int32)
+    np.subtract(columns, np.repeat(begins, sizes).reshape(count, length)[:, :-1], out=positions)
+    for i, row in enumerate(rows):
+        positions[i, row.used :] = 0
+    learned = np.tile(np.array([0, 1], np.float32), len(heads))
+    learned = np.repeat(learned, np.stack([heads, sizes - heads], axis=1).reshape(-1))
+    loss_mask[:] = learned.reshape(count, length)[:, 1:]
     return {
-        "tokens": tokens[:, :-1].copy(),
-        "targets": tokens[:, 1:].copy(),
-        "positions": positions[:, :-1].astype(np.int32),
-        "segment_ids": segments[:, :-1].copy(),
-        "loss_mask": same.astype(np.float32),
+        "tokens": tokens,
+        "targets": targets,
+        "positions": positions,
+        "segment_ids": segment_ids,
+        "loss_mask": loss_mask,
         "language": np.array([row.language for row in rows], np.int32),
     }
+
+
+def _pieces(rows: Sequence[Row], length: int) -> tuple[np.ndarray, ...]:
+    """Cuts rows, laid end to end, into segments and padding.
+
+    Returns for each piece [P] where in its row it begins, its length, its number from 1 in its row
+    (0: padding), and how many tokens at its head are not learned. Every row has a piece of
+    padding, be it of no length, so that row i's are at fixed places.
+    """
+    segments = np.array([len(row.starts) for row in rows])
+    lasts = np.cumsum(segments + 1) - 1  # the padding's places
+    total = int(lasts[-1]) + 1
+    inside = np.ones(total, bool)
+    inside[lasts] = False
+    begins = np.empty(total, np.int64)
+    begins[lasts] = [row.used for row in rows]
+    begins[inside] = np.concatenate([row.starts for row in rows])
+    at = begins + np.repeat(np.arange(len(rows)) * length, segments + 1)
+    sizes = np.diff(at, append=len(rows) * length)
+    numbers = np.arange(1, total + 1) - np.repeat(lasts - segments, segments + 1)
+    numbers[lasts] = 0
+    heads = np.ones(total, np.int64)
+    if any(row.prompts is not None for row in rows):
+        zeros = [np.zeros(n, np.int64) if r.prompts is None else r.prompts
+                 for r, n in zip(rows, segments, strict=True)]  # fmt: skip
+        heads[inside] = np.maximum(np.concatenate(zeros), 1)
+    heads = np.minimum(heads, sizes)
+    heads[lasts] = sizes[lasts]
+    return begins.astype(np.int32), sizes, numbers.astype(np.int32), heads
 
 
 def padding_row(length: int, language: int, pad_id: int) -> Row:
@@ -113,6 +147,10 @@ def read_rows(folder: files.Path, split: str, name: str) -> Iterator[Row]:
     """
     manifest = manifests.load(folder)
     check_split(manifest, folder, split)
+    outside = megatron.rows(manifest, split, name)
+    if outside is not None:
+        yield from outside
+        return
     total = 0
     for path in manifest.shard_paths(folder, split, name):
         try:

@@ -1,37 +1,54 @@
-"""Files to token ids, in worker processes."""
+"""Documents to token ids, in worker processes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from geex_jax.data import records
-from geex_jax.data.scan import Kept, read_kept
+from geex_jax.data.pack import Tokens
 from geex_jax.errors import GeexError
 from geex_jax.languages import LANGUAGES
 
 if TYPE_CHECKING:
     from geex_jax.tokenizers.base import Tokenizer
 
-CHUNK_BYTES = 256 * 1024
+CHUNK_BYTES = 256 * 1024  # of text, encoded at a time
 
 
 class Encoder:
-    """Reads files and turns them into ids: tag line, text, end of text."""
+    """Turns texts into ids: tag line, text, end of text; or prompt, text, end of text."""
 
     def __init__(self, tokenizer: Tokenizer, tags: bool):
         self.tokenizer = tokenizer
         self.tags = tags
         self.dtype = records.token_dtype(tokenizer.vocab_size)
 
-    def __call__(self, chunk: Sequence[Kept]) -> list[np.ndarray]:
-        """Returns the ids of each file of the chunk."""
-        texts = [self.head(file.language) + read_kept(file) for file in chunk]
-        ids = self.tokenizer.encode_batch(texts, num_workers=1)
+    def documents(self, language: int, texts: Iterable[tuple[str | None, str]]) -> Iterator[Tokens]:
+        """Yields the ids of each (prompt, text), some CHUNK_BYTES of text at a time."""
+        waiting: list[tuple[str | None, str]] = []
+        size = 0
+        for prompt, text in texts:
+            waiting.append((prompt, text))
+            size += len(text) + len(prompt or "")
+            if size >= CHUNK_BYTES:
+                yield from self._encode(language, waiting)
+                waiting, size = [], 0
+        if waiting:
+            yield from self._encode(language, waiting)
+
+    def _encode(self, language: int, documents: list[tuple[str | None, str]]) -> Iterator[Tokens]:
+        """Encodes prompts and texts in one batch: the cut between them is a token's end."""
+        pieces: list[str] = []
+        for prompt, text in documents:
+            pieces += [self.head(language) + text] if prompt is None else [prompt, text]
+        ids = iter(self.tokenizer.encode_batch(pieces, num_workers=1))
         eos = self.tokenizer.eos_id
-        return [np.array([*one, eos], self.dtype) for one in ids]
+        for prompt, _ in documents:
+            head = [] if prompt is None else next(ids)
+            yield Tokens(np.array([*head, *next(ids), eos], self.dtype), len(head))
 
     def head(self, language: int) -> str:
         """Returns the tag line and its line end, or nothing for data without tags."""
@@ -58,16 +75,3 @@ class Encoder:
                 f"rows of {seq_len} tokens are too short for tag lines of up to {longest} tokens",
                 f"use --seq-len {least} or more",
             )
-
-
-def chunks(files: Iterable[Kept]) -> list[list[Kept]]:
-    """Returns the files in runs of about CHUNK_BYTES, the unit of work."""
-    result: list[list[Kept]] = []
-    size = CHUNK_BYTES
-    for file in files:
-        if size >= CHUNK_BYTES:
-            result.append([])
-            size = 0
-        result[-1].append(file)
-        size += file.size
-    return result

@@ -4,35 +4,25 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import pathlib
 import shutil
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from geex_jax import files
 from geex_jax.data import manifest
-from geex_jax.data.scan import Block
 from geex_jax.errors import GeexError
 
 WORK = ".work"
+REPORT = "report.json"
+DUPLICATES = "duplicates.npy"
 # What `prepare` makes in its output folder, and --overwrite removes.
-PRODUCTS = (manifest.NAME, "train", "validation", "validation_text", "tokenizer", WORK)
-
-
-class ShardDone(NamedTuple):
-    """A finished shard, and where the next row of its group goes on."""
-
-    split: str
-    language: int
-    shard: int
-    rows: int
-    tokens: int
-    next_document: int
-    next_offset: int
+PRODUCTS = (
+    manifest.NAME, REPORT, DUPLICATES, "train", "validation", "validation_text", "tokenizer", WORK,
+)  # fmt: skip
 
 
 class Journal:
-    """Appends a line for each piece of work done; reads them back after a kill.
+    """Appends a line for each task done, a file for each phase; reads them back after a kill.
 
     Opening it takes a lock on the folder, which a kill gives back.
     """
@@ -48,8 +38,7 @@ class Journal:
             raise GeexError(
                 f"another geex prepare is writing {output}", "wait for it, or use another --output"
             ) from None
-        self._blocks: IO[str] | None = None
-        self._shards: IO[str] | None = None
+        self._open: dict[str, IO[str]] = {}
 
     def begin(self, settings: dict[str, Any], listing: str) -> bool:
         """Records what is being prepared; returns True when an earlier run is resumed.
@@ -75,32 +64,21 @@ class Journal:
             "repeat that run's command to resume it, or add --overwrite to start anew",
         )
 
-    def blocks(self) -> list[Block]:
-        """Returns the scan's finished blocks and goes on after them."""
-        lines, self._blocks = _reopen(self.folder / "scan.jsonl")
-        return [Block([tuple(k) for k in kept], [tuple(d) for d in drop]) for kept, drop in lines]
+    def done(self, phase: str) -> dict[int, dict[str, Any]]:
+        """Returns the results of a phase's finished tasks by number, and goes on after them."""
+        lines, self._open[phase] = _reopen(self.folder / f"{phase}.jsonl")
+        return dict(lines)
 
-    def add_block(self, block: Block) -> None:
-        """Records a block of the scan."""
-        assert self._blocks is not None
-        _append(self._blocks, block)
-
-    def shards(self) -> list[ShardDone]:
-        """Returns the finished shards and goes on after them."""
-        lines, self._shards = _reopen(self.folder / "shards.jsonl")
-        return [ShardDone(*line) for line in lines]
-
-    def add_shard(self, shard: ShardDone) -> None:
-        """Records a shard, whose file is in place."""
-        assert self._shards is not None
-        _append(self._shards, shard)
-        os.fsync(self._shards.fileno())
+    def add(self, phase: str, number: int, result: dict[str, Any]) -> None:
+        """Records a task, whose files are in place."""
+        file = self._open[phase]
+        file.write(json.dumps([number, result], separators=(",", ":")) + "\n")
+        file.flush()
 
     def close(self) -> None:
         """Closes the files and gives the lock back."""
-        for file in (self._blocks, self._shards, self._lock):
-            if file is not None:
-                file.close()
+        for file in (*self._open.values(), self._lock):
+            file.close()
 
     def remove(self) -> None:
         """Closes and removes the work folder: the output is whole."""
@@ -116,11 +94,6 @@ def clear(output: pathlib.Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-
-
-def _append(file: IO[str], value: Any) -> None:
-    file.write(json.dumps(value, separators=(",", ":")) + "\n")
-    file.flush()
 
 
 def _reopen(path: pathlib.Path) -> tuple[list[Any], IO[str]]:

@@ -1,4 +1,4 @@
-"""The Grain loader: an endless, shuffled, weighted, resumable stream of batches.
+"""The loader, on Grain's readers and threads: an endless, shuffled, resumable mix of batches.
 
 The global batch of step t is a pure function of (data, seed, mixture, batch size, t). How many
 processes share it, how far ahead it is read and how often it was stopped do not matter.
@@ -7,13 +7,15 @@ processes share it, how far ahead it is read and how often it was stopped do not
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from geex_jax import files
 from geex_jax.data import manifest as manifests
-from geex_jax.data import records
+from geex_jax.data import megatron, records
+from geex_jax.data import mixture as mixtures
 from geex_jax.data.batches import (
     Batch,
     check_rows,
@@ -23,9 +25,14 @@ from geex_jax.data.batches import (
     make_batch,
 )
 from geex_jax.data.manifest import Manifest
+from geex_jax.data.mixture import Curriculum, Stream, mixture, stages
+from geex_jax.data.records import Row
+from geex_jax.data.shuffle import shuffled
 from geex_jax.errors import GeexError
 
-_STATE = 1
+__all__ = ["Loader", "make_loader", "mixture"]
+
+_STATE = 2
 _STEPS = 1 << 40  # for ever
 
 
@@ -35,8 +42,10 @@ def make_loader(
     *,
     batch_size: int,
     seed: int = 0,
-    alpha: float = 1.0,
+    alpha: float | None = None,
     weights: Mapping[str, float] | None = None,
+    max_epochs: float | None = None,
+    curriculum: Curriculum | None = None,
     process_index: int = 0,
     process_count: int = 1,
     shuffle: bool = True,
@@ -45,14 +54,19 @@ def make_loader(
 ) -> Loader:
     """Opens prepared data for training.
 
+    What of the mixture is left at None is as the data's recipe says, and else as said below.
+
     Args:
       folder: what `geex prepare` made.
       split: "train" or "validation".
       batch_size: rows in a step, over all processes.
       seed: draws the order of rows, anew in each epoch of each language.
       alpha: a language's share of the rows is p ~ (its share of the tokens)^alpha: 1 as the
-        data is, 0 the same for all, in between small languages are seen more often.
+        data is, 0 the same for all, in between small languages are seen more often. Default 1.
       weights: language name to weight, in place of alpha; languages not named are left out.
+      max_epochs: how often each language's rows are seen at most, after which its share goes to
+        the others; the stream ends when no language is left. Default 0: no limit.
+      curriculum: ((step, weights or alpha), ...): from each of these steps on, another mixture.
       process_index: which process this is.
       process_count: how many processes share each batch.
       shuffle: False reads each language's rows in stored order.
@@ -60,43 +74,32 @@ def make_loader(
       threads: threads that read ahead.
 
     Raises:
-      GeexError: no prepared data there, no rows, unknown languages, or a batch that does not
-        divide by the processes.
+      GeexError: no prepared data there, no rows, unknown languages, a curriculum that cannot be
+        followed, or a batch that does not divide by the processes.
     """
     manifest = manifests.load(folder)
     names = check_split(manifest, folder, split)
-    probabilities = mixture(manifest, split, names, alpha, weights)
+    told = mixtures.told(manifest, alpha, weights, max_epochs, curriculum)
+    parts = stages(manifest, split, names, told.alpha, told.weights, told.curriculum)
     mine = local_rows(batch_size, process_index, process_count)
-    return Loader(
-        folder, split, manifest, probabilities, batch_size, mine, seed, shuffle, prefetch, threads
+    order = Stream(
+        [(step * batch_size, shares) for step, shares in parts],
+        {name: manifest.amount(split, name).rows for name in names},
+        told.max_epochs,
     )
-
-
-def mixture(
-    manifest: Manifest,
-    split: str,
-    names: list[str],
-    alpha: float = 1.0,
-    weights: Mapping[str, float] | None = None,
-) -> dict[str, float]:
-    """Returns language name to probability, for the languages whose probability is not 0."""
-    if weights is None:
-        total = manifest.total(split).tokens
-        raw = {name: (manifest.amount(split, name).tokens / total) ** alpha for name in names}
-    else:
-        raw = {manifest.languages[manifest.language_index(k)].name: v for k, v in weights.items()}
-        for name, weight in raw.items():
-            if weight < 0:
-                raise GeexError(f"the weight of {name} is negative", "use 0 to leave it out")
-            if weight and name not in names:
-                raise GeexError(
-                    f"{name} has no rows in the {split} split",
-                    f"weigh only languages that do: {', '.join(names)}",
-                )
-    positive = {name: weight for name, weight in raw.items() if weight > 0}
-    if not positive:
-        raise GeexError("all weights are 0", "give one language a positive weight")
-    return {name: positive[name] / sum(positive.values()) for name in names if name in positive}
+    return Loader(
+        folder,
+        split,
+        manifest,
+        parts[0][1],
+        order,
+        batch_size,
+        mine,
+        seed,
+        shuffle,
+        prefetch,
+        threads,
+    )
 
 
 class Loader:
@@ -104,7 +107,8 @@ class Loader:
 
     Attributes:
       manifest: of the prepared data.
-      probabilities: language name to share of the rows.
+      probabilities: language name to share of the rows, at the first step.
+      order: which language each row of the stream is of.
       batch_size: rows in a step, over all processes.
       seq_len: tokens in a row of `tokens`.
       rows: rows in the split, of the languages in the mixture.
@@ -117,6 +121,7 @@ class Loader:
         split: str,
         manifest: Manifest,
         probabilities: dict[str, float],
+        order: Stream,
         batch_size: int,
         mine: range,
         seed: int,
@@ -126,15 +131,17 @@ class Loader:
     ):
         import grain
 
-        self.manifest, self.probabilities = manifest, probabilities
+        self.manifest, self.probabilities, self.order = manifest, probabilities, order
         self.split, self.seed, self.batch_size = split, seed, batch_size
         self.seq_len = manifest.seq_len
         self._mine, self._shuffle = mine, shuffle
-        amounts = {name: manifest.amount(split, name) for name in probabilities}
-        self.rows = sum(a.rows for a in amounts.values())
-        self.tokens = sum(a.tokens for a in amounts.values())
-        languages = [self._language(folder, name) for name in probabilities]
-        self._stream = grain.MapDataset.mix(languages, list(probabilities.values()))
+        amounts = [manifest.amount(split, name) for name in order.names]
+        self.rows = sum(a.rows for a in amounts)
+        self.tokens = sum(a.tokens for a in amounts)
+        self._languages = [self._language(folder, name) for name in order.names]
+        digests = [hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in order.names]
+        self._seeds = np.array([int.from_bytes(x[:8], "little") for x in digests], np.uint64)
+        self._counts = np.array([a.rows for a in amounts], np.int64)
         self._steps = grain.MapDataset.range(_STEPS).map(self.batch)
         self._options = grain.ReadOptions(
             num_threads=threads if prefetch else 0, prefetch_buffer_size=prefetch
@@ -143,30 +150,47 @@ class Loader:
         self.step = 0
 
     def _language(self, folder: files.Path, name: str) -> Any:
-        """Returns the endless dataset of one language's rows, as records."""
+        """Returns one language's rows, open to access at any place, as records or rows."""
+        source: Any = megatron.rows(self.manifest, self.split, name)
+        if source is None:
+            source = self._shards(folder, name)
+        check_rows(len(source), self.manifest, self.split, name)
+        return source
+
+    def _shards(self, folder: files.Path, name: str) -> Any:
         import grain
 
         paths = [str(p) for p in self.manifest.shard_paths(folder, self.split, name)]
         try:
             source: Any = grain.sources.ArrayRecordDataSource(paths)
-            count = len(source)
+            len(source)
         except (RuntimeError, ValueError) as error:
             raise damaged(f"the shards of {name}", error) from None
-        check_rows(count, self.manifest, self.split, name)
-        rows = grain.MapDataset.source(source)
-        if self._shuffle:
-            digest = hashlib.sha256(f"{self.seed}:{name}".encode()).digest()
-            rows = rows.shuffle(seed=int.from_bytes(digest[:4], "little"))
-        return rows.repeat()
+        return source
 
     def _open(self) -> Any:
         return iter(self._steps.to_iter_dataset(self._options))
 
     def batch(self, step: int) -> Batch:
         """Returns this process's rows of the batch of any step, without moving the iterator."""
-        first = step * self.batch_size
-        stream: Any = self._stream
-        return make_batch([records.decode_row(stream[first + i]) for i in self._mine])
+        if self.steps is not None and step >= self.steps:  # on all processes at once
+            raise GeexError(
+                f"the data end after {self.steps:,} steps: each language was seen as often as "
+                "max_epochs allows",
+                "raise max_epochs, train for fewer steps, or prepare more data",
+            )
+        first = step * self.batch_size + self._mine.start
+        languages, numbers = self.order.take(first, len(self._mine))
+        counts = self._counts[languages]
+        if self._shuffle:
+            numbers = shuffled(numbers, counts, self._seeds[languages])
+        else:
+            numbers = numbers % counts
+        stored = [
+            self._languages[language][number]
+            for language, number in zip(languages.tolist(), numbers.tolist(), strict=True)
+        ]
+        return make_batch([x if isinstance(x, Row) else records.decode_row(x) for x in stored])
 
     def __iter__(self) -> Loader:
         return self
@@ -178,21 +202,22 @@ class Loader:
 
     def epochs(self, step: int | None = None) -> dict[str, float]:
         """Returns language name to how often its rows were seen before `step` (default: now)."""
-        rows = (self.step if step is None else step) * self.batch_size
-        return {
-            name: rows * p / self.manifest.amount(self.split, name).rows
-            for name, p in self.probabilities.items()
-        }
+        seen = self.order.seen((self.step if step is None else step) * self.batch_size)
+        return {name: n / self.manifest.amount(self.split, name).rows for name, n in seen.items()}
+
+    @property
+    def steps(self) -> int | None:
+        """How many steps there are before `max_epochs` ends the data; None: endless."""
+        return None if self.order.total is None else self.order.total // self.batch_size
 
     def _identity(self) -> dict[str, Any]:
-        mixture = json.dumps(self.probabilities, sort_keys=True)
         return {
             "version": _STATE,
             "data": self.manifest.fingerprint,
             "split": self.split,
             "seed": self.seed,
             "shuffle": self._shuffle,
-            "mixture": files.fingerprint(mixture),
+            "mixture": self.order.fingerprint(),
             "batch_size": self.batch_size,
         }
 

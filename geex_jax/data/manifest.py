@@ -10,7 +10,7 @@ from typing import Any
 from geex_jax import files
 from geex_jax.errors import GeexError, did_you_mean
 
-FORMAT = 1
+FORMAT = 2  # 1: before recipes, stages and best-fit packing
 NAME = "manifest.json"
 
 
@@ -39,8 +39,19 @@ class TokenizerInfo:
 
 
 @dataclasses.dataclass(frozen=True)
+class Licence:
+    """What is kept under one SPDX expression ("" where none was found): documents and bytes."""
+
+    files: int
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Amount:
-    """What one language has in one split. `tokens` counts all but padding."""
+    """What one language has in one split. `tokens` counts all but padding.
+
+    A document of a source whose weight is above 1 counts as often as it is in the rows.
+    """
 
     files: int
     bytes: int
@@ -59,14 +70,20 @@ class Manifest:
       seq_len: tokens that a row predicts; a row holds one more.
       seed: what drew the order of files.
       tags: whether segments begin with their language's tag line.
-      settings: all settings that decide the bytes, filters among them.
-      input: fingerprint of the names and sizes of the source files, wherever they lie.
+      recipe: its name; "" for inputs named on the command line.
+      settings: all settings that decide the bytes: of recipe, sources, stages and tokenizer.
+      input: fingerprint of the names and sizes of what was read, wherever it lies.
       tokenizer: what made the ids.
       languages: all languages, by index.
       splits: split to language name to amount; languages without files are absent.
       fill: split to share of tokens in rows that are not padding.
-      dropped: language name to reason to number of files.
-      passed_by: what belongs to no language: reason to number.
+      whole: share of the documents that no row's end cuts.
+      seen: documents that sources gave, and their bytes.
+      dropped: language name to reason to number of documents.
+      passed_by: what belongs to no language, or was not read: reason to number.
+      stages: stage name to its counters, e.g. {"secrets": {"emails": 2}}.
+      licences: SPDX expression to what is kept under it.
+      mixture: the loader's defaults for this data (see `Recipe.mixture`).
       warnings: sentences for people.
     """
 
@@ -75,14 +92,20 @@ class Manifest:
     seq_len: int
     seed: int
     tags: bool
+    recipe: str
     settings: dict[str, Any]
     input: str
     tokenizer: TokenizerInfo
     languages: tuple[LanguageInfo, ...]
     splits: dict[str, dict[str, Amount]]
     fill: dict[str, float]
+    whole: float
+    seen: dict[str, int]
     dropped: dict[str, dict[str, int]]
     passed_by: dict[str, int]
+    stages: dict[str, dict[str, int]]
+    licences: dict[str, Licence]
+    mixture: dict[str, Any]
     warnings: tuple[str, ...] = ()
 
     def amount(self, split: str, language: str) -> Amount:
@@ -174,6 +197,7 @@ def _typed(value: dict[str, Any]) -> Manifest:
                 split: {name: Amount(**amount) for name, amount in amounts.items()}
                 for split, amounts in value["splits"].items()
             },
+            "licences": {name: Licence(**x) for name, x in value["licences"].items()},
             "warnings": tuple(value["warnings"]),
         }
     )

@@ -2,62 +2,82 @@
 
 from __future__ import annotations
 
+import contextlib
+import pathlib
+import tempfile
 from collections.abc import Iterator, Sequence
 
 from geex_jax import files
-from geex_jax.data import scan as scans
-from geex_jax.data import sources
-from geex_jax.data.config import PrepareConfig, check_inputs
-from geex_jax.data.scan import Kept
+from geex_jax.data import splits
+from geex_jax.data.config import PrepareConfig
+from geex_jax.data.journal import Journal
+from geex_jax.data.phases.corpus import Corpus, Listing
+from geex_jax.data.phases.layout import DocumentReader, Layout
+from geex_jax.data.phases.pack import Group, gather_places
+from geex_jax.data.phases.run import Run
+from geex_jax.data.recipe import Recipe
+from geex_jax.data.runners import open_runner
 from geex_jax.errors import GeexError
 from geex_jax.languages import LANGUAGES, Language
 
+Inputs = files.Path | Sequence[files.Path] | Recipe
+
 
 def read_sources(
-    inputs: files.Path | Sequence[files.Path],
-    config: PrepareConfig | None = None,
-    *,
-    split: str | None = None,
+    inputs: Inputs, config: PrepareConfig | None = None, *, split: str | None = None
 ) -> Iterator[tuple[Language, str]]:
-    """Yields (language, text) of every file that passes filters and deduplication.
+    """Yields (language, text) of every document that passes all stages and deduplication.
 
     Args:
-      inputs: source trees, as for `prepare`.
-      config: the settings; the order is that of `prepare`.
-      split: "train" or "validation"; None for both.
+      inputs: a recipe, or what `prepare` takes.
+      config: the settings; of a recipe, only workers and runner.
+      split: "train" or "validation"; None for both. The order is that of `prepare`.
     """
-    for (_, language), kept in _groups(inputs, config or PrepareConfig(), split).items():
-        for file in kept:
-            yield LANGUAGES[language], scans.read_kept(file)
+    with _opened(inputs, config or PrepareConfig(), split) as (run, groups):
+        for group in groups:
+            for text, _ in _texts(run, group):
+                yield LANGUAGES[group.language], text
 
 
 def sample_texts(
-    inputs: files.Path | Sequence[files.Path],
+    inputs: Inputs,
     config: PrepareConfig | None = None,
     *,
     max_bytes: int = 10_000_000,
     alpha: float = 0.5,
-    split: str | None = scans.TRAIN,
+    split: str | None = splits.TRAIN,
 ) -> Iterator[tuple[Language, str]]:
-    """Yields whole training files, at most `max_bytes` in all, balanced over the languages.
+    """Yields whole training documents, at most `max_bytes` in all, balanced over the languages.
 
     A language gets p ~ share^alpha of the bytes, and no more than it has; what it leaves goes to
     the others. Deterministic. This is what a vocabulary should be trained on.
     """
-    groups = _groups(inputs, config or PrepareConfig(), split)
-    sizes = {group: sum(file.size for file in kept) for group, kept in groups.items()}
-    quotas = _quotas(sizes, max_bytes, alpha)
-    for group, kept in groups.items():
-        left = quotas[group]
-        for file in kept:
-            if file.size <= left:
-                left -= file.size
-                yield LANGUAGES[file.language], scans.read_kept(file)
+    with _opened(inputs, config or PrepareConfig(), split) as (run, groups):
+        quotas = _quotas({group: group.bytes for group in groups}, max_bytes, alpha)
+        for group in groups:
+            left = quotas[group]
+            for text, size in _texts(run, group):
+                if size <= left:
+                    left -= size
+                    yield LANGUAGES[group.language], text
 
 
-def _quotas(sizes: dict[tuple[str, int], int], total: float, alpha: float) -> dict:
+def _texts(run: Run, group: Group) -> Iterator[tuple[str, int]]:
+    """Yields the documents of a group in order, prompts before their texts, and their bytes."""
+    reader = DocumentReader(run.layout)
+    try:
+        for shard in range(group.first, group.first + group.shards):
+            for place in gather_places(run.layout, len(run.read), shard):
+                part, row = int(place["part"]), int(place["row"])
+                stored = reader.read(part, row)
+                yield (stored.prompt or "") + stored.text, int(reader.entry(part, row)["bytes"])
+    finally:
+        reader.close()
+
+
+def _quotas(sizes: dict[Group, int], total: float, alpha: float) -> dict[Group, float]:
     """Returns bytes per group: p ~ share^alpha, never more than the group has."""
-    quotas: dict[tuple[str, int], float] = {}
+    quotas: dict[Group, float] = {}
     open_groups = dict(sizes)
     while open_groups:
         weights = {group: size**alpha for group, size in open_groups.items()}
@@ -71,16 +91,26 @@ def _quotas(sizes: dict[tuple[str, int], int], total: float, alpha: float) -> di
     return quotas
 
 
-def _groups(
-    inputs: files.Path | Sequence[files.Path], config: PrepareConfig, split: str | None
-) -> dict[tuple[str, int], list[Kept]]:
-    if split not in (None, *scans.SPLITS):
+@contextlib.contextmanager
+def _opened(
+    inputs: Inputs, config: PrepareConfig, split: str | None
+) -> Iterator[tuple[Run, list[Group]]]:
+    """Reads and deduplicates into a temporary folder, which goes at the end."""
+    if split not in (None, *splits.SPLITS):
         raise GeexError(f"unknown split {split!r}", "use train or validation")
-    config.check()
-    roots = check_inputs(inputs)
-    walked = sources.walk(roots, names=config.exclude, follow_links=config.follow_links)
-    scanned = scans.scan(walked.found, config.scanner(), worker_count=config.workers)
-    groups = scans.group(scanned.kept, config.validation_fraction, config.seed)
-    if not groups:
-        raise GeexError("no source file passed the filters", "give more input or relax the filters")
-    return {group: kept for group, kept in groups.items() if split in (None, group[0])}
+    recipe = inputs if isinstance(inputs, Recipe) else config.recipe(inputs)
+    corpus = Corpus(recipe)
+    with tempfile.TemporaryDirectory(prefix="geex-") as folder:
+        runner = open_runner(config.runner, config.workers)
+        journal = Journal(pathlib.Path(folder))
+        try:
+            listing = Listing()
+            Layout(journal.folder).write_parts(corpus.parts(listing))
+            run = Run(corpus, listing, journal, runner)
+            run.read_all()
+            run.deduplicate()
+            run.place_all()
+            yield run, [group for group in run.groups if split in (None, group.split)]
+        finally:
+            journal.close()
+            runner.close()

@@ -52,8 +52,11 @@ def default_config() -> Config:
             },
             "data": {
                 "folder": "",
-                "alpha": 1.0,  # rows of a language p ~ share^alpha
+                # None and empty: as the data's recipe says, else alpha 1 and no cap
+                "alpha": None,  # rows of a language p ~ share^alpha
                 "weights": {},  # language to weight, in place of alpha
+                "max_epochs": None,  # of each language; its share then goes to the others
+                "curriculum": (),  # ((step, weights or alpha), ...): from there on, another mixture
                 "prefetch": 8,
             },
             "optimizer": {

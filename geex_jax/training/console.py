@@ -29,12 +29,29 @@ class Progress:
         self.lr = schedule(run.optimizer_config)
         self.first = self.last_step = step
         self.began = self.last_time = time.monotonic()
+        self.tokens_seen = np.zeros(len(run.manifest.languages), np.int64)
+
+    def resume(self, tokens_seen: dict[str, int]) -> None:
+        """Goes on counting from what a checkpoint has kept."""
+        for name, count in tokens_seen.items():
+            self.tokens_seen[self.run.manifest.language_index(name)] = count
+
+    def seen(self) -> dict[str, int]:
+        """Returns language name to tokens seen so far, padding left out.
+
+        Counted from the batches. With several processes these are one process's rows times the
+        number of processes; the rows of a language are dealt to them evenly.
+        """
+        counts = zip(self.run.manifest.languages, self.tokens_seen.tolist(), strict=True)
+        return {language.name: count for language, count in counts if count}
 
     def add(self, step: int, numbers: dict[str, jax.Array], batch: dict[str, np.ndarray]) -> None:
         """Takes the numbers of a step that has been dispatched."""
         values = {k: float(v) for k, v in jax.device_get(numbers).items()}
         self._mind_skips(step, values)
-        row = {
+        tokens = np.count_nonzero(batch["segment_ids"], axis=1) * jax.process_count()
+        np.add.at(self.tokens_seen, batch["language"], tokens)
+        row: dict[str, Any] = {
             "loss": values["loss"],
             "bits_per_byte": self._bits_per_byte(values["loss"], batch),
             "grad_norm": values["grad_norm"],
@@ -44,6 +61,7 @@ class Progress:
         config = self.run.config
         if step % config.log.every == 0 or step == config.steps:
             row |= self._speed(step)
+            row["tokens_seen"] = self.seen()
             self.say(
                 f"step {step:>6}/{config.steps}  loss {row['loss']:.4f}  "
                 f"{row['bits_per_byte']:.3f} bits/byte  grad {row['grad_norm']:.2f}  "

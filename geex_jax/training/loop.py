@@ -98,8 +98,9 @@ def train(
         {"data": str(pathlib.Path(config.data.folder).absolute()), "workdir": str(workdir)},
     )
     step = checkpoints.latest() or 0
+    tokens_seen: dict[str, int] = {}
     if step:
-        state = _restore(checkpoints, step, state, run)
+        state, tokens_seen = _restore(checkpoints, step, state, run)
     writer = measures.MetricWriter(workdir, step, config.log.wandb)
     say = print if jax.process_index() == 0 else _silent
     banner(run, state, step, say)
@@ -108,6 +109,7 @@ def train(
         update = jit_train_step(run.mesh, state)
         validate = _validator(run, writer, sample, say)
         progress = Progress(run, writer, step, say)
+        progress.resume(tokens_seen)
         if step < config.steps:
             began = time.monotonic()
             update = update.lower(state, run.put(_arrays(run.loader.batch(step)))).compile()
@@ -134,13 +136,15 @@ def train(
                 validation = validate(state.params, step)
             if save_now:
                 score = validation.get("all") if evaluate_now else None
-                _save(checkpoints, step, state, run.loader, score)
+                _save(checkpoints, step, state, run.loader, progress, score)
             if functional is not None and step % config.log.every == 0:
                 _write_functional(writer, functional.poll(), say)
         if pending is not None:
             progress.add(*pending)
+        if stop.signal:
+            checkpoints.wait()  # the step at hand may be on its way to the disk
         if stop.signal and step and checkpoints.latest() != step:
-            _save(checkpoints, step, state, run.loader, None)
+            _save(checkpoints, step, state, run.loader, progress, None)
         checkpoints.close()
         if not validation and not stop.signal:
             validation = validate(state.params, step)
@@ -169,19 +173,28 @@ def _rest(state: TrainState) -> dict[str, Any]:
 
 
 def _save(
-    checkpoints: StateStore, step: int, state: TrainState, loader: Loader, score: float | None
+    checkpoints: StateStore,
+    step: int,
+    state: TrainState,
+    loader: Loader,
+    progress: Progress,
+    score: float | None,
 ) -> None:
-    checkpoints.save(step, state.params, _rest(state), loader.get_state(), score)
+    kept = loader.get_state() | {"tokens_seen": progress.seen()}
+    checkpoints.save(step, state.params, _rest(state), kept, score)
 
 
-def _restore(checkpoints: StateStore, step: int, state: TrainState, run: Run) -> TrainState:
+def _restore(
+    checkpoints: StateStore, step: int, state: TrainState, run: Run
+) -> tuple[TrainState, dict[str, int]]:
     place = state_shardings(run.mesh, state)
     shapes = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, place
     )
     params, rest, loader_state = checkpoints.load(step, shapes.params, _rest(shapes))
     run.loader.set_state(loader_state)
-    return dataclasses.replace(state, params=params, **rest)
+    state = dataclasses.replace(state, params=params, **rest)
+    return state, loader_state.get("tokens_seen", {})
 
 
 class _Stop:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from geex_jax import files, tokenizers
 from geex_jax.checkpoints import Loaded, load_model
@@ -57,10 +59,18 @@ class Run:
             seed=config.seed,
             alpha=config.data.alpha,
             weights=config.data.weights.to_dict() or None,
+            max_epochs=config.data.max_epochs,
+            curriculum=_plain(config.data.curriculum) or None,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             prefetch=config.data.prefetch,
         )
+        if self.loader.steps is not None and self.loader.steps < config.steps:
+            raise GeexError(
+                f"{config.steps} steps are asked for, but max_epochs ends the data after "
+                f"{self.loader.steps}",
+                f"set config.steps={self.loader.steps}, or a higher config.data.max_epochs",
+            )
         self.counter = ByteCounter.of(self.tokenizer, self.manifest, self.model.config.vocab_size)
         self._check_workdir()
 
@@ -116,3 +126,10 @@ class Run:
         """Places this process's rows on the mesh."""
         place = batch_sharding(self.mesh)
         return {k: jax.make_array_from_process_local_data(place, v) for k, v in batch.items()}
+
+
+def _plain(value: Any) -> Any:
+    # ml_collections may wrap the groups in a tuple.
+    if isinstance(value, ConfigDict):
+        return value.to_dict()
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value

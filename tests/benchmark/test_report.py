@@ -11,9 +11,9 @@ import pytest
 
 from geex_jax.benchmark.report import published, tables, write_report
 from geex_jax.benchmark.report import samples as samples_
-from geex_jax.benchmark.report.markdown import text_table
 from geex_jax.benchmark.statistics import mean_pass_at_k
 from geex_jax.errors import GeexError
+from geex_jax.pages import text_table
 
 PREFIX = {"python": "Python", "cpp": "CPP", "java": "Java", "go": "Go", "rust": "Rust"}
 EVIL = (

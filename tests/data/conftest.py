@@ -3,9 +3,13 @@
 import pytest
 
 from geex_jax.data import PrepareConfig, prepare
+from geex_jax.data.sources import tree as trees
 from tests.data.helpers import ByteTokenizer, make_tree, source, write
 
-CONFIG = PrepareConfig(seq_len=256, rows_per_shard=20, validation_fraction=0.2, workers=1)
+trees.PART_FILES = 8  # so that there is work for several workers
+CONFIG = PrepareConfig(
+    seq_len=256, rows_per_shard=20, validation_fraction=0.2, workers=1, packing="concat"
+)
 COUNTS = {".py": 40, ".cpp": 25, ".go": 12, ".rs": 3}
 
 

@@ -77,11 +77,16 @@ def digests(folder: pathlib.Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":  # prepare in a process that a test kills
-    from geex_jax.data import PrepareConfig, encode, prepare, scan
+    from geex_jax.data import PrepareConfig, prepare
+    from geex_jax.data.sources import tree
     from tests.data.helpers import ByteTokenizer as Importable
 
-    scan.BLOCK_FILES, encode.CHUNK_BYTES = 8, 5000  # so that there is work for all workers
+    tree.PART_FILES = 8  # so that there is work for all workers
     config = PrepareConfig(
-        seq_len=256, rows_per_shard=20, validation_fraction=0.2, workers=int(sys.argv[3])
+        seq_len=256,
+        rows_per_shard=20,
+        validation_fraction=0.2,
+        workers=int(sys.argv[3]),
+        packing="concat",
     )
     prepare(sys.argv[1], sys.argv[2], Importable(), config)

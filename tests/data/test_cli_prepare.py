@@ -32,14 +32,13 @@ def vocabulary(tree, tmp_path_factory):
 
 
 def test_prepare_with_a_real_vocabulary(tree, vocabulary, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("geex_jax.data.encode.CHUNK_BYTES", 8000)
     flags = ["--seq-len", "128", "--tokenizer", str(vocabulary), "--validation-fraction", "0.1"]
     for name, workers in (("one", "1"), ("two", "2")):
         out = str(tmp_path / name)
         assert main(["prepare", "--input", str(tree), "--output", out, "--workers", workers,
                      *flags]) == 0  # fmt: skip
     printed = capsys.readouterr().out
-    assert "bytes/token" in printed and "files kept" in printed and "Java" in printed
+    assert "bytes/token" in printed and "documents kept" in printed and "Java" in printed
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
     manifest = load_manifest(tmp_path / "one")

@@ -34,7 +34,9 @@ SHAPES = {
 def folder(tmp_path_factory):
     top = make_tree(tmp_path_factory.mktemp("in"), {".py": 60, ".go": 24, ".rs": 9})
     output = tmp_path_factory.mktemp("out") / "data"
-    config = PrepareConfig(seq_len=128, rows_per_shard=50, validation_fraction=0.2, workers=1)
+    config = PrepareConfig(
+        seq_len=128, rows_per_shard=50, validation_fraction=0.2, workers=1, packing="concat"
+    )
     prepare(top, output, ByteTokenizer(), config)
     return output
 
@@ -123,6 +125,81 @@ def test_weights_in_place_of_alpha(folder):
     for weights in ({"Go": -1.0}, {"Java": 1.0}, {"Go": 0.0}, {"Gu": 1.0}):
         with pytest.raises(GeexError):
             mixture(manifest, "train", names, 1.0, weights)
+
+
+def test_a_cap_on_epochs_ends_languages_and_at_last_the_data(folder):
+    rows = {n: a.rows for n, a in load_manifest(folder).splits["train"].items()}
+    loader = make_loader(folder, batch_size=4, alpha=0.0, max_epochs=1.0)
+    total = sum(rows.values())
+    assert loader.steps == total // 4
+    batches = [next(loader) for _ in range(loader.steps)]
+    seen = [row.tobytes() for batch in batches for row in batch["tokens"]]
+    stored = [row.tokens[:-1].astype(np.int32).tobytes()
+              for name in rows for row in read_rows(folder, "train", name)]  # fmt: skip
+    assert not collections.Counter(seen) - collections.Counter(stored)  # no row twice
+    assert all(count <= 1.0 for count in loader.epochs().values())
+    assert loader.epochs()["Rust"] == 1.0 and set(batches[-1]["language"]) == {
+        loader.manifest.language_index("Python")
+    }
+    for read in (lambda: loader.batch(loader.steps), lambda: next(loader)):
+        with pytest.raises(GeexError, match="max_epochs"):
+            read()
+    assert make_loader(folder, batch_size=4).steps is None
+
+
+def test_a_curriculum_changes_the_mixture_at_its_step(folder):
+    curriculum = ((3, {"Go": 1.0}), (5, 0.0))
+    words = {"batch_size": 6, "weights": {"Python": 1.0}, "curriculum": curriculum}
+    loader = make_loader(folder, **words)
+    names = [x.name for x in loader.manifest.languages]
+    kinds = [{names[i] for i in next(loader)["language"]} for _ in range(7)]
+    assert kinds == [{"Python"}] * 3 + [{"Go"}] * 2 + [{"Python", "Go", "Rust"}] * 2
+    state = loader.get_state()
+    expected = [next(loader) for _ in range(2)]
+    parts = [make_loader(folder, **words, process_index=i, process_count=2) for i in range(2)]
+    for part in parts:
+        part.set_state(state)
+    for batch in expected:
+        halves = [next(part) for part in parts]
+        assert same(batch, {k: np.concatenate([h[k] for h in halves]) for k in batch})
+    for other in ({"curriculum": curriculum[:1]}, {"max_epochs": 5.0}):
+        with pytest.raises(GeexError, match="was saved with mixture"):
+            make_loader(folder, **(words | other)).set_state(state)
+
+
+def test_what_is_not_asked_for_is_as_the_recipe_says(folder, tmp_path):
+    copy = tmp_path / "data"
+    shutil.copytree(folder, copy)
+    path = copy / "manifest.json"
+    manifest = json.loads(path.read_text())
+    said = {"weights": {"Go": 1.0}, "max_epochs": 1.0, "curriculum": [[2, {"Rust": 1.0}]]}
+    path.write_text(json.dumps(manifest | {"mixture": said}))
+    loader = make_loader(copy, batch_size=2)
+    rust = loader.manifest.amount("train", "Rust").rows
+    assert loader.probabilities == {"Go": 1.0} and loader.steps == 2 + rust // 2
+    assert len(make_loader(copy, batch_size=2, alpha=0.5).probabilities) == 3
+    other = make_loader(copy, batch_size=2, weights={"Python": 1.0}, max_epochs=0, curriculum=())
+    assert other.probabilities == {"Python": 1.0} and other.steps is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"alpha": "much"}, "alpha 'much' is not a number"),
+        ({"curriculum": ((0, {"Go": 1.0}),)}, "do not ascend at 0"),
+        ({"curriculum": ((5, 0.5), (5, 1.0))}, "do not ascend at 5"),
+        ({"curriculum": (5,)}, "is not .step, weights or alpha"),
+        ({"curriculum": ((5, {}),)}, "is not .step, weights or alpha"),
+        ({"curriculum": ((5, {"Java": 1.0}),)}, "Java has no rows"),
+        ({"curriculum": ((5, {"Gu": 1.0}),)}, "unknown language"),
+        ({"weights": {"Go": "much"}}, "is no number"),
+        ({"max_epochs": -1.0}, "max_epochs -1.0 is out of range"),
+    ],
+)
+def test_mixtures_that_cannot_be_are_one_line(folder, words, message):
+    with pytest.raises(GeexError, match=message) as error:
+        make_loader(folder, batch_size=4, **words)
+    assert "\n" not in str(error.value)
 
 
 def test_state_saved_and_restored_goes_on_exactly(folder):

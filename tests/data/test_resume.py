@@ -34,12 +34,16 @@ def lines(path):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
+PHASES = ("read", "scatter", "gather", "place", "pack")
+
+
 @pytest.mark.parametrize("workers", [1, 2])
-def test_killed_at_any_moment_it_resumes_to_the_same_bytes(prepared, tree, tmp_path, workers):
+def test_killed_in_every_phase_it_resumes_to_the_same_bytes(prepared, tree, tmp_path, workers):
     output = tmp_path / "data"
     rng = random.Random(workers)
     killed = 0
-    for journal, least in (("scan.jsonl", rng.randint(1, 6)), ("shards.jsonl", rng.randint(1, 6))):
+    for phase in PHASES:
+        journal, least = f"{phase}.jsonl", 1 if phase == "gather" else rng.randint(1, 6)
         process = start(tree, output, workers)
         while process.poll() is None and lines(output / WORK / journal) < least:
             time.sleep(0.001)
@@ -50,7 +54,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_bytes(prepared, tree, tmp_p
     process = start(tree, output, workers)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    assert killed and digests(output) == digests(prepared[0])
+    assert killed >= 3 and digests(output) == digests(prepared[0])
 
 
 def children(pid: int) -> set[int]:
@@ -86,45 +90,65 @@ class Stop(BaseException):
     """Stands for a kill at a chosen place."""
 
 
-@pytest.mark.parametrize("stop_after", [0, 1, 3, 7])
-def test_stopped_after_any_shard_it_resumes_there(
-    prepared, tree, tmp_path, monkeypatch, stop_after, capsys
+def stop_in(phase, stop_after, patch):
+    """Makes the run end where it would note one more task of a phase."""
+    done = []
+    real = Journal.add
+
+    def add(journal, name, number, result):
+        if name == phase:
+            if len(done) == stop_after:
+                raise Stop
+            done.append(number)
+        real(journal, name, number, result)
+
+    patch.setattr(Journal, "add", add)
+
+
+@pytest.mark.parametrize(
+    ("phase", "stop_after"),
+    [
+        ("read", 0),
+        ("read", 5),
+        ("scatter", 3),
+        ("gather", 0),
+        ("place", 2),
+        ("pack", 0),
+        ("pack", 7),
+    ],
+)
+def test_stopped_after_any_task_it_resumes_there(
+    prepared, tree, tmp_path, monkeypatch, phase, stop_after, capsys
 ):
-    written = []
-    real = Journal.add_shard
-
-    def add_shard(journal, shard):
-        if len(written) == stop_after:
-            raise Stop
-        written.append(shard)
-        real(journal, shard)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "add_shard", add_shard)
+        stop_in(phase, stop_after, patch)
         with pytest.raises(Stop):
             prepare(tree, tmp_path / "d", ByteTokenizer(), CONFIG)
-    encoded = []
+    again = []
     with monkeypatch.context() as patch:
-        patch.setattr(
-            ByteTokenizer,
-            "encode_batch",
-            lambda self, texts, **_: encoded.extend(texts) or [self.encode(t) for t in texts],
-        )
-        patch.setattr("geex_jax.data.scan.Scanner.__call__", None)  # nothing is scanned again
-        manifest = prepare(tree, tmp_path / "d", ByteTokenizer(), CONFIG)
+        real = Journal.add
+
+        def add(journal, name, number, result):
+            again.append((name, number))
+            real(journal, name, number, result)
+
+        patch.setattr(Journal, "add", add)
+        prepare(tree, tmp_path / "d", ByteTokenizer(), CONFIG)
     assert "resuming" in capsys.readouterr().err
     assert digests(tmp_path / "d") == digests(prepared[0])
-    total = manifest.total("train").files + manifest.total("validation").files
-    assert len(encoded) == total if stop_after == 0 else len(encoded) < total
+    earlier = PHASES[: PHASES.index(phase)]
+    assert not any(name in earlier for name, _ in again)  # nothing is done twice
+    numbers = [number for name, number in again if name == phase]
+    assert numbers[0] == stop_after and numbers == sorted(set(numbers))
 
 
-@pytest.mark.parametrize("name", ["shards.publish", "pipeline._write_validation_text"])
+@pytest.mark.parametrize("name", ["publish", "write_validation_text", "make_manifest"])
 def test_stopped_while_finishing_it_finishes(prepared, tree, tmp_path, monkeypatch, name):
     def stop(*_):
         raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"geex_jax.data.{name}", stop)
+        patch.setattr(f"geex_jax.data.phases.finish.{name}", stop)
         with pytest.raises(Stop):
             prepare(tree, tmp_path / "d", ByteTokenizer(), CONFIG)
     leftover = tmp_path / "d" / "validation_text" / ".go.jsonl.tmp-123"
@@ -134,26 +158,16 @@ def test_stopped_while_finishing_it_finishes(prepared, tree, tmp_path, monkeypat
 
 
 def test_a_torn_journal_line_is_done_again(prepared, tree, tmp_path, monkeypatch):
-    def stop(*_, **__):
-        raise Stop
-
-    monkeypatch.setattr("geex_jax.data.scan.BLOCK_FILES", 16)
-    with monkeypatch.context() as patch:
-        patch.setattr("geex_jax.data.shards.write_shards", stop)
-        with pytest.raises(Stop):
-            prepare(tree, tmp_path / "d", ByteTokenizer(), CONFIG)
-    scan = tmp_path / "d" / WORK / "scan.jsonl"
-    scan.write_bytes(scan.read_bytes()[:-20])
+    interrupted(tree, tmp_path / "d", monkeypatch)
+    journal = tmp_path / "d" / WORK / "read.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-20])
     prepare(tree, tmp_path / "d", ByteTokenizer(), CONFIG)
     assert digests(tmp_path / "d") == digests(prepared[0])
 
 
 def interrupted(tree, output, monkeypatch):
-    def stop(*_, **__):
-        raise Stop
-
     with monkeypatch.context() as patch:
-        patch.setattr("geex_jax.data.shards.write_shards", stop)
+        stop_in("pack", 0, patch)
         with pytest.raises(Stop):
             prepare(tree, output, ByteTokenizer(), CONFIG)
 
@@ -180,12 +194,18 @@ def test_two_at_a_time_in_one_output_are_refused(tree, tmp_path, monkeypatch):
     assert prepare(tree, tmp_path / "d", ByteTokenizer(), CONFIG).seq_len == 256
 
 
-def test_a_file_that_changes_meanwhile_is_an_error(tree, tmp_path, monkeypatch):
+def test_a_file_that_changes_meanwhile_changes_nothing_or_is_refused(tree, tmp_path, monkeypatch):
+    """Documents are read once. What changed after that is other input when the run resumes."""
     top = make_tree(tmp_path / "in", {".py": 5})
+    prepare(top, tmp_path / "whole", ByteTokenizer(), CONFIG)
     interrupted(top, tmp_path / "d", monkeypatch)
     path = top / "part0" / "file0.py"
-    status = path.stat()
-    path.write_text(path.read_text().replace("counter", "retnuoc"))
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # so that only the hash tells
-    with pytest.raises(GeexError, match="changed while"):
+    status, text = path.stat(), path.read_text()
+    path.write_text(text.replace("counter", "retnuoc"))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    with pytest.raises(GeexError, match="other input"):
         prepare(top, tmp_path / "d", ByteTokenizer(), CONFIG)
+    path.write_text(text)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    prepare(top, tmp_path / "d", ByteTokenizer(), CONFIG)
+    assert digests(tmp_path / "d") == digests(tmp_path / "whole")

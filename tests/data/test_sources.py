@@ -5,13 +5,13 @@ import socket
 
 import pytest
 
-from geex_jax.data import PrepareConfig, read_sources, sample_texts
+from geex_jax.data import PrepareConfig, prepare, read_sources, sample_texts
 from geex_jax.data.filters import Filters
-from geex_jax.data.scan import Scanner, scan
+from geex_jax.data.report import schema as report
 from geex_jax.data.sources import by_shebang, language_of, walk
 from geex_jax.errors import GeexError
 from geex_jax.languages import LANGUAGES
-from tests.data.helpers import make_tree, source, write
+from tests.data.helpers import ByteTokenizer, make_tree, source, write
 
 SAMPLES = {
     "C++": "a/x.cpp",
@@ -141,20 +141,22 @@ def test_the_walk_survives_and_counts(odd_tree):
     assert [f.path for f in walked.found] == [f.path for f in walk([str(odd_tree)]).found]
 
 
-def test_the_scan_survives_and_counts(odd_tree):
-    scanned = scan(walk([str(odd_tree)]).found, Scanner(Filters()), worker_count=1)
-    python = [x.name for x in LANGUAGES].index("Python")
-    assert scanned.dropped == {
-        (python, "binary"): 1,
-        (python, "broken_utf8"): 1,
-        (-1, "unknown_language"): 1,
-    }
-    names = [os.path.basename(kept.path) for kept in scanned.kept]
-    assert "script" in names and "mark.py" in names and os.fsdecode(b"caf\xe9.py") in names
-    assert len(names) == 3 + 2 + 3
+def kept_of(top, tmp_path, **settings):
+    """Returns the manifest of a tree, and the texts that stayed."""
+    config = PrepareConfig(seq_len=256, workers=1, validation_fraction=0.0, **settings)
+    manifest = prepare(top, tmp_path / "data", ByteTokenizer(), config)
+    return manifest, [text for _, text in read_sources(top, config)]
 
 
-def test_unreadable_files_are_counted(odd_tree, monkeypatch):
+def test_the_stages_survive_and_count(odd_tree, tmp_path):
+    manifest, texts = kept_of(odd_tree, tmp_path)
+    assert manifest.dropped == {"Python": {"binary": 1, "broken_utf8": 1}}
+    assert manifest.passed_by["unknown_language"] == 2  # notes.txt by its name, words by its text
+    assert len(texts) == 3 + 2 + 3
+    assert {source(6), "#!/bin/sh\n" + source(8), source(10)} <= set(texts)
+
+
+def test_unreadable_files_are_counted(odd_tree, tmp_path, monkeypatch):
     real = os.open
 
     def refuse(path, *args, **kwargs):
@@ -163,8 +165,9 @@ def test_unreadable_files_are_counted(odd_tree, monkeypatch):
         return real(path, *args, **kwargs)
 
     monkeypatch.setattr(os, "open", refuse)
-    scanned = scan(walk([str(odd_tree)]).found, Scanner(Filters()), worker_count=1)
-    assert [n for (_, reason), n in scanned.dropped.items() if reason == "unreadable"] == [1]
+    manifest, texts = kept_of(odd_tree, tmp_path)
+    assert manifest.passed_by["unreadable"] == 2  # and a dangling link
+    assert len(texts) == 2 + 2 + 3
 
 
 def test_unreadable_folders_are_counted(odd_tree, monkeypatch):
@@ -202,14 +205,20 @@ def test_a_deep_tree_is_no_recursion(tmp_path):
 
 
 def test_duplicates_the_first_in_order_stays(tmp_path):
+    top = tmp_path / "in"
     for name in ("b/x.py", "a/z.py", "a/y.py"):
-        write(tmp_path / name, source(1))
-    write(tmp_path / "c.py", source(2))
-    scanned = scan(walk([str(tmp_path)]).found, Scanner(Filters()), worker_count=1)
-    assert [os.path.relpath(k.path, tmp_path) for k in scanned.kept] == ["c.py", "a/y.py"]
-    assert sum(scanned.dropped.values()) == 2
-    both = Scanner(Filters(keep_duplicates=True))
-    assert len(scan(walk([str(tmp_path)]).found, both, worker_count=1).kept) == 4
+        write(top / name, source(1))
+    write(top / "c.py", source(2))
+    manifest, texts = kept_of(top, tmp_path)
+    assert sorted(texts) == sorted([source(1), source(2)])
+    assert manifest.dropped == {"Python": {"duplicate": 2}}
+    (cluster,) = report.load(tmp_path / "data").duplicates.clusters
+    assert cluster.kept.path == "a/y.py" and [c.path for c in cluster.copies] == [
+        "a/z.py",
+        "b/x.py",
+    ]
+    both = PrepareConfig(workers=1, filters=Filters(keep_duplicates=True))
+    assert len(list(read_sources(top, both))) == 4
 
 
 def test_read_sources_splits_are_disjoint_and_whole(tmp_path):

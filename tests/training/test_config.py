@@ -19,7 +19,9 @@ def test_overrides_take_the_type_of_what_was_there(path):
     words = ["--config.optimizer.lr=3e-4", "--config.steps=1e3", "--config.name", "mine"]
     words += ["--config.model.overrides.num_layers=3", "--config.evaluate.prompts=['C: int ']"]
     words += ["--config.optimizer.clip=2", "--config.data.weights.python=1.5"]
+    words += ["--config.data.curriculum=((100, {'Python': 2.0}), (200, 0.5))"]
     config = load_config(path, words)
+    assert list(config.data.curriculum) == [(100, {"Python": 2.0}), (200, 0.5)]
     assert config.optimizer.lr == 3e-4 and config.steps == 1000 and config.name == "mine"
     assert isinstance(config.steps, int) and isinstance(config.optimizer.clip, float)
     assert config.model.overrides.num_layers == 3

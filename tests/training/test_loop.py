@@ -136,6 +136,47 @@ def test_what_a_run_says_and_leaves_behind(undisturbed):
     assert loaded.provenance["step"] == 12 and loaded.tokenizer.vocab_size <= 512
 
 
+def test_tokens_seen_are_counted_per_language_and_go_on_after_a_stop(config, tmp_path, monkeypatch):
+    from geex_jax.data import make_loader
+
+    config.evaluate.every = 0
+    config.data.curriculum = ((2, {"C": 1.0}),)
+    loop.train(config, tmp_path / "whole")
+    loader = make_loader(
+        config.data.folder, batch_size=8, seed=config.seed, curriculum=((2, {"C": 1.0}),)
+    )
+    names = [x.name for x in loader.manifest.languages]
+    expected: dict[str, int] = {}
+    for row in (r for r in read_metrics(tmp_path / "whole") if r["kind"] == "train"):
+        batch = loader.batch(row["step"] - 1)
+        for language, segments in zip(batch["language"], batch["segment_ids"], strict=True):
+            name = names[language]
+            expected[name] = expected.get(name, 0) + int((segments > 0).sum())
+        assert row["tokens_seen"] == expected
+    assert set(expected) == {"C", "Python"}
+    # a run that ends at step 4, and goes on
+    add = loop.Progress.add
+
+    def stop(self, step, *rest):
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        add(self, step, *rest)
+
+    monkeypatch.setattr(loop.Progress, "add", stop)
+    assert not loop.train(config, tmp_path / "parts").finished
+    monkeypatch.setattr(loop.Progress, "add", add)
+    loop.train(config, tmp_path / "parts")
+    rows = [r for r in read_metrics(tmp_path / "parts") if r["kind"] == "train"]
+    assert len(rows) == config.steps and rows[-1]["tokens_seen"] == expected
+
+
+def test_refuses_more_steps_than_the_cap_on_epochs_allows(config, tmp_path):
+    config.data.max_epochs = 0.05
+    refuse(config, tmp_path / "a", r"max_epochs ends the data after \d+; set config.steps")
+    config.data.curriculum = ((3, {"Java": 1.0}),)
+    refuse(config, tmp_path / "a", "Java has no rows")
+
+
 def test_it_learns(config, tmp_path):
     config.steps = 60
     config.evaluate.every = 0

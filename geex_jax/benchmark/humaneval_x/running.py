@@ -229,13 +229,14 @@ def choose_ks(asked: str | None, found: Sequence[Sample]) -> list[int]:
 
 def report(output: pathlib.Path) -> None:
     """Writes the report beside the results and prints its first tables."""
-    from geex_jax.benchmark.report import markdown, tables, write_report
+    from geex_jax.benchmark.report import tables, write_report
+    from geex_jax.pages import text_table
 
     found = write_report(output)
     if found.generation:
-        print(markdown.text_table(tables.pass_at_k(found)))
+        print(text_table(tables.pass_at_k(found)))
     for k in found.ks if found.translation else ():
-        print(markdown.text_table(tables.translation(found, k)))
+        print(text_table(tables.translation(found, k)))
     print()
-    print(markdown.text_table(tables.outcomes(found)))
+    print(text_table(tables.outcomes(found)))
     print(f"\n{output}/report.html, report.md, results.jsonl")

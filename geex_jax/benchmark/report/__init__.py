@@ -32,7 +32,7 @@ def write_report(folder: Path, how: Bootstrap | None = None) -> Analysis:
       how: how to make the confidence intervals.
 
     Returns:
-      The numbers; `tables` makes tables of them and `markdown.text_table` prints these.
+      The numbers; `tables` makes tables of them and `pages.text_table` prints these.
 
     Raises:
       GeexError: results.jsonl or run.json is missing, empty or not what it should be.

@@ -1,13 +1,12 @@
-"""A report as Markdown, and its tables as plain text for a terminal."""
+"""A report as Markdown."""
 
 from __future__ import annotations
 
 import re
 
 from geex_jax.benchmark.report.analysis import Analysis
-from geex_jax.benchmark.report.samples import clean
 from geex_jax.benchmark.report.sections import Row, Section
-from geex_jax.benchmark.report.tables import Cell, Table
+from geex_jax.pages import Cell, Table, clean
 
 LONGEST = 300  # characters of a field
 
@@ -33,21 +32,6 @@ def escape(text: str) -> str:
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     # Addresses and @names would become links by themselves.
     return re.sub(r"(?<=:)//|(?<!\w)@", lambda match: "&#8203;" + match[0], text)
-
-
-def text_table(table: Table) -> str:
-    """A table for a terminal, intervals in brackets behind their values."""
-    rows = [[_joined(cell) for cell in row] for row in table.rows]
-    rows = [[" ".join(clean(cell).split()) for cell in row] for row in [table.head, *rows]]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(table.head))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if at < table.labels else cell.rjust(width)
-            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
 
 
 def _joined(cell: Cell | str) -> str:

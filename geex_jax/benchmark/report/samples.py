@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -11,17 +10,13 @@ from numpy.typing import NDArray
 
 from geex_jax.benchmark.report.analysis import Analysis
 from geex_jax.benchmark.report.reading import NOT_RUN, OUTCOMES, PASSED, Results
+from geex_jax.pages import clean
 
 MOST = 240  # samples
 MOST_BYTES = 2_000_000  # of their code and messages, as they stand in the page
 CODE, MESSAGE = 6_000, 2_000  # characters of one
 Buckets = dict[tuple[int, str], list[tuple[int, int]]]
 ONLY_GIVEN = "passes only the given tests"
-
-# What a browser would hide or obey: control characters, and marks that turn text around.
-_INVISIBLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +37,6 @@ class Sample:
     message: str
     seconds: float
     copies: int
-
-
-def clean(text: str) -> str:
-    """Text with invisible characters spelled out; lone surrogates become question marks."""
-    text = text.replace("\r\n", "\n")
-    text = _INVISIBLE.sub(lambda match: f"[U+{ord(match[0]):04X}]", text)
-    return text.encode("utf-8", "replace").decode()
 
 
 def clip(text: str, limit: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,41 +15,12 @@ from geex_jax.benchmark.report.analysis import (
 )
 from geex_jax.benchmark.report.reading import title
 from geex_jax.benchmark.statistics import Interval, mean_pass_at_k
+from geex_jax.pages import NOTHING, Cell, Table
 
 MOST_ROWS = 20
 THIS = "this run"
 
 
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """One field of a table.
-
-    Attributes:
-      text: what it says. small: a second, smaller line. tone: "", "muted" or "strong".
-    """
-
-    text: str
-    small: str = ""
-    tone: str = ""
-
-
-@dataclasses.dataclass
-class Table:
-    """A table.
-
-    Attributes:
-      caption: one line above it. head: names of the columns. rows: fields. notes: lines below.
-      labels: how many columns from the left are words; the others are numbers.
-    """
-
-    caption: str
-    head: list[str]
-    rows: list[list[Cell | str]]
-    notes: list[str] = dataclasses.field(default_factory=list)
-    labels: int = 1
-
-
-NOTHING = Cell("–", tone="muted")
 NOT_RUN = Cell("not run", tone="muted")
 
 

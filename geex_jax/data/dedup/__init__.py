@@ -1,0 +1,1 @@
+"""Copies among documents: signatures, banded shuffles over files, clusters."""

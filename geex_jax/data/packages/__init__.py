@@ -1,0 +1,1 @@
+"""Named Debian and npm packages: looked up, pinned in a lock file, fetched into a cache."""

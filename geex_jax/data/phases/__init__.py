@@ -1,0 +1,1 @@
+"""The phases of a run: read, dedup (scatter, gather), pack (place, write). See `pipeline`."""

@@ -1,0 +1,116 @@
+"""Tasks on the machines of a Ray cluster, which see one folder under the same path."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from geex_jax import files
+from geex_jax.data.runners import Result
+from geex_jax.errors import GeexError
+
+_TRIES = 4  # of a task whose machine goes away
+# In a Ray worker: the phase's function, kept from task to task.
+_kept: dict[str, Callable[[int], Result]] = {}
+
+
+class RayRunner:
+    """See `Runner`. A task whose worker or machine dies is given to another one.
+
+    The object store holds nothing but task numbers and results of some KB: what tasks read and
+    write lies in the shared folder. So does the phase's function, as a pickle.
+
+    Args:
+      address: ray://HOST:PORT of a cluster (Ray Client), or "auto" for this machine's.
+      workers: tasks at a time; None for twice as many as there are cores.
+
+    Raises:
+      GeexError: Ray is not installed or the cluster does not answer.
+    """
+
+    def __init__(self, address: str, workers: int | None = None):
+        try:
+            import ray
+        except ImportError:
+            raise GeexError("Ray is not installed", 'pip install "geex-jax[ray]"') from None
+        self._ray: Any = ray
+        self._workers = workers
+        self._mine = not ray.is_initialized()
+        try:
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR,
+                     ignore_reinit_error=True)  # fmt: skip
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            raise GeexError(
+                f"no Ray cluster at {address}: {str(error).splitlines()[0]}",
+                "start one: ray start --head --ray-client-server-port=10001",
+            ) from None
+
+    def run(
+        self, function: Callable[[int], Result], numbers: Sequence[int], folder: str
+    ) -> Iterator[tuple[int, Result]]:
+        """Yields (number, result) as they arrive; also when machines die on the way."""
+        if not numbers:
+            return
+        ray = self._ray
+        data = pickle.dumps(function)
+        path = os.path.join(folder, f"function-{files.fingerprint(data)}.pickle")
+        with files.atomic_write(path, "wb") as file:
+            file.write(data)
+        task = ray.remote(num_cpus=1, max_retries=0)(_run_task)
+        waiting = [(number, 0) for number in reversed(numbers)]
+        running: dict[Any, tuple[int, int]] = {}
+        try:
+            while waiting or running:
+                room = self._workers or 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+                while waiting and len(running) < room:
+                    number, tries = waiting.pop()
+                    running[task.remote(path, number)] = number, tries
+                ready, _ = ray.wait(list(running), num_returns=1, timeout=5)
+                for reference in ready:
+                    number, tries = running.pop(reference)
+                    result = self._answer(reference, tries)
+                    if result is None:
+                        waiting.append((number, tries + 1))
+                    else:
+                        yield number, result
+        finally:
+            for reference in running:
+                ray.cancel(reference, force=False)
+
+    def _answer(self, reference: Any, tries: int) -> Result | None:
+        """Returns a task's result, or None if its worker died and it is worth another try."""
+        try:
+            return self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, GeexError | OSError):
+                raise cause from None
+            raise GeexError(
+                f"a task failed on the cluster: {type(cause).__name__}: "
+                f"{' '.join(str(cause).split())[:300]}",
+                "--debug shows where",
+            ) from error
+        except self._ray.exceptions.RayError as error:
+            if tries + 1 >= _TRIES:
+                raise GeexError(
+                    f"the machines of a task died {_TRIES} times: {type(error).__name__}",
+                    "see the cluster's logs; run the same command to go on",
+                ) from None
+            return None
+
+    def close(self) -> None:
+        """Leaves the cluster."""
+        if self._mine:
+            self._ray.shutdown()
+
+
+def _run_task(path: str, number: int) -> Result:
+    """In a Ray worker: one task of the phase whose function lies at `path`."""
+    if path not in _kept:
+        _kept.clear()
+        with open(path, "rb") as file:
+            _kept[path] = pickle.load(file)
+    return _kept[path](number)
