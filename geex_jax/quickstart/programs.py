@@ -77,8 +77,10 @@ def learn(
     if not tokenizer.is_dir():
         stages.run("tokenizer", "train", "--input", tasks / "train", "--output", tokenizer,
                    "--vocab-size", VOCAB_SIZE, *_SMALL)  # fmt: skip
+    # Tasks resemble each other on purpose: only exact copies go.
     stages.run("prepare", "--input", tasks / "train", "--output", data, "--tokenizer", tokenizer,
-               "--seq-len", SEQ_LEN, "--languages", *titles, *_SMALL)  # fmt: skip
+               "--seq-len", SEQ_LEN, "--languages", *titles, *_SMALL,
+               "--near-dup-threshold", 0)  # fmt: skip
     manifest = load_manifest(data)
     vocab_size = manifest.tokenizer.vocab_size
     # Compiling, judging twice and quantizing take about 45 s on two cores.

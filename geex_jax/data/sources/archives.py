@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from geex_jax.data import storage
 from geex_jax.data.document import Document, Part, Passed
+from geex_jax.data.sources.licence_files import MAX_BYTES
 from geex_jax.data.sources.limits import (
     Bomb,
     Budget,
@@ -32,6 +33,7 @@ from geex_jax.data.sources.limits import (
 from geex_jax.data.sources.listing import FileSource, whole_files
 from geex_jax.data.sources.walk import VERSION_CONTROL
 from geex_jax.data.stages.language import by_name
+from geex_jax.data.stages.licences import LicenceMap, is_licence_file
 
 _SUFFIXES = {
     **dict.fromkeys(
@@ -73,7 +75,8 @@ class ArchiveReader:
       source: name of the source, for the documents.
       limits: bounds.
       exclude: names of folders whose files are passed by.
-      licence: of all documents.
+      licence: of all documents. Without it the licence files and package metadata in the archive
+        are read first, in a pass of its own.
     """
 
     source: str
@@ -84,6 +87,7 @@ class ArchiveReader:
     def __post_init__(self) -> None:
         self.counts: collections.Counter[str] = collections.Counter()
         self.left_out = frozenset(self.exclude) | VERSION_CONTROL
+        self.licences = LicenceMap()
 
     def read(self, file: IO[bytes], path: str) -> Iterator[Document | Passed]:
         """Yields what is in an archive.
@@ -94,6 +98,11 @@ class ArchiveReader:
         """
         try:
             self.budget = Budget(self.limits, size_of(file))
+            if not self.licence:
+                finder = _LicenceFinder(self.source, self.limits, self.exclude, "-")
+                collections.deque(finder.read(file, path), maxlen=0)
+                self.licences = finder.licences
+                file.seek(0)
         except OSError:
             yield Passed("unreadable", path)
             return
@@ -153,8 +162,9 @@ class ArchiveReader:
             if len(data) < size:
                 raise EOFError("cut short")
             language, ask = guess
+            licence = self.licence or self.licences.of(path)
             yield Document(
-                self.source, path, data, language=language, ask_content=ask, licence=self.licence
+                self.source, path, data, language=language, ask_content=ask, licence=licence
             )
 
     def _nested(
@@ -249,6 +259,19 @@ class ArchiveReader:
                 yield from self._tar(section, f"{path}/data.tar", depth)
             section.skip()
             take(stream, size % 2)
+
+
+class _LicenceFinder(ArchiveReader):
+    """A pass over an archive that reads its licence files only, and yields no documents."""
+
+    def _member(
+        self, path: str, size: int, depth: int, open_member: Callable[[], Readable]
+    ) -> Iterator[Document | Passed]:
+        name = path.rsplit("/", 1)[-1]
+        if is_licence_file(path):
+            self.licences.add(path, take(open_member(), MAX_BYTES).decode("utf-8", "replace"))
+        elif (kind := kind_of(name)) is not None and by_name(name) is None:
+            yield from self._nested(path, kind, size, depth, open_member)
 
 
 class _Member(tarfile.TarInfo):

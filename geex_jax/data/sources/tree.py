@@ -13,6 +13,7 @@ from geex_jax import files
 from geex_jax.data import storage
 from geex_jax.data.document import Document, Part, Passed
 from geex_jax.data.sources.archives import ArchiveReader, is_archive
+from geex_jax.data.sources.licence_files import FolderLicences
 from geex_jax.data.sources.limits import Limits
 from geex_jax.data.sources.listing import locator
 from geex_jax.data.sources.walk import Found, Walker, walk_remote
@@ -37,7 +38,8 @@ class TreeSource:
       gitignore: leave out what `.gitignore` files say, those above a root included.
       follow_links: enter folders behind symbolic links.
       archives: read the archives in the tree too, a part each.
-      licence: SPDX expression of all documents.
+      licence: SPDX expression of all documents. Without it the licence files and package metadata
+        of a local tree are asked, from a document's folder upwards.
       left_out: a folder to leave out wherever it lies (the output); not a setting.
       limits: bounds on what is read.
     """
@@ -166,6 +168,9 @@ class TreeSource:
         if "archive" in where:
             yield from self._archive(where["root"], where["archive"])
             return
+        root = self._path(where["root"], "")
+        local = not storage.is_remote(root) and os.path.isdir(root)
+        licences = FolderLicences(root) if local and not self.licence else None
         for path, language, ask in where["files"]:
             shown = self._shown(where["root"], path)
             try:
@@ -176,8 +181,9 @@ class TreeSource:
             if len(data) > self.limits.max_bytes:
                 yield Passed("too_large", shown, 1, len(data))
                 continue
+            licence = licences.of(path) if licences else self.licence
             yield Document(
-                self.name, shown, data, language=language, ask_content=ask, licence=self.licence
+                self.name, shown, data, language=language, ask_content=ask, licence=licence
             )
 
     def _path(self, number: int, path: str) -> str:
