@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> None:
         print(f"{args.output}/train: source files of {args.train:,} tasks ({listed})")
         print(
             f"next: geex tokenizer train --input {args.output}/train --min-bytes 0 --min-alpha 0 "
-            f"..., geex prepare the same way; experiments/embedded.py has all commands"
+            f"..., geex prepare the same way and with --near-dup-threshold 0; "
+            "experiments/embedded.py has all commands"
         )
     if args.held_out:
         print(f"{args.output}/held-out: {', '.join(path.name for path in written)}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from geex_jax.errors import GeexError
 
 if TYPE_CHECKING:
+    from geex_jax.data.manifest import Manifest
     from geex_jax.data.recipe import Recipe
 
 EXAMPLE = (
@@ -37,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folders, source files, archives (.tar, .zip, .deb), .jsonl(.gz|.zst), .parquet",
         )  # fmt: skip
     add("--recipe", metavar="NAME|FILE", help="a recipe in place of --input, e.g. permissive")
+    add("--megatron", nargs="+", metavar="PREFIX",
+        help="in place of --input: Megatron-LM's PREFIX.bin and .idx, read in place; several as"
+        " LANGUAGE=PREFIX")  # fmt: skip
     add("--output", metavar="DIR", help="folder to make; killed runs resume there")
     add("--tokenizer", metavar="SPEC", help="folder, *.model, tokenizer.json or hub id")
     add(
@@ -94,15 +98,16 @@ def run(args: argparse.Namespace) -> None:
     from geex_jax.data.pipeline import prepare_recipe, slowest
     from geex_jax.data.summary import summary
 
+    if args.megatron:
+        print(summary(_megatron(args)))
+        return
     recipe = _recipe(args)
     if args.explain is not None:
         from geex_jax.data.explain import explain
 
         print(explain(recipe, args.explain, args.output))
         return
-    for flag in ("output", "tokenizer"):
-        if getattr(args, flag) is None:
-            raise GeexError(f"--{flag} is missing", "see 'geex prepare --help'")
+    _need(args, "output", "tokenizer")
     seconds: collections.Counter[str] = collections.Counter()
     if args.workers is not None and args.workers < 1:
         raise GeexError(f"--workers {args.workers} is not positive", "leave it out")
@@ -118,6 +123,35 @@ def run(args: argparse.Namespace) -> None:
     print(summary(manifest))
     if line := slowest(seconds):
         print(line, file=sys.stderr)
+
+
+def _need(args: argparse.Namespace, *flags: str) -> None:
+    for flag in flags:
+        if getattr(args, flag) is None:
+            raise GeexError(f"--{flag} is missing", "see 'geex prepare --help'")
+
+
+def _megatron(args: argparse.Namespace) -> Manifest:
+    """Makes prepared data of token files, which no flag about texts applies to."""
+    from geex_jax.data.megatron import prepare_megatron
+
+    _need(args, "output", "tokenizer")
+    for flag in ("input", "recipe", "explain", "packing", "rows_per_shard", "seed", "no_tag",
+                 "near_dup_threshold", *_OF_INPUTS):  # fmt: skip
+        if getattr(args, flag) not in (None, False):
+            name = "--" + flag.replace("_", "-")
+            raise GeexError(f"{name} does not go with --megatron", "its rows are ready: leave it")
+    if len(args.languages or ()) > 1:
+        raise GeexError("--languages names several", "write --megatron LANGUAGE=PREFIX ...")
+    language = args.languages[0] if args.languages else ""
+    return prepare_megatron(
+        args.megatron,
+        args.output,
+        args.tokenizer,
+        language=language,
+        overwrite=args.overwrite,
+        **_given(args, "seq_len", "validation_fraction"),
+    )
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:

@@ -11,6 +11,7 @@ import numpy as np
 
 from geex_jax import files
 from geex_jax.data import manifest as manifests
+from geex_jax.data import megatron
 from geex_jax.data.batches import check_split, damaged, make_batch
 from geex_jax.data.manifest import Manifest
 from geex_jax.data.records import Row, decode_row
@@ -131,6 +132,9 @@ def _find(
 def _read(manifest: Manifest, folder: files.Path, split: str, name: str, index: int) -> Row:
     from array_record.python.array_record_module import ArrayRecordReader
 
+    outside = megatron.rows(manifest, split, name)
+    if outside is not None:
+        return outside[index]
     for path in manifest.shard_paths(folder, split, name):
         try:
             reader = ArrayRecordReader(str(path), "")

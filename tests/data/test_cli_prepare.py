@@ -15,7 +15,8 @@ from geex_jax.data import (
     read_sources,
     sample_texts,
 )
-from tests.data.helpers import digests, make_tree
+from tests.data.helpers import digests, make_tree, write
+from tests.data.test_megatron import write_pair
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +77,37 @@ def test_preparing_imports_neither_jax_nor_grain():
         "assert not {'jax', 'grain', 'torch', 'tensorflow'} & set(sys.modules), 'heavy import'"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_megatron_files_are_read_in_place_and_shown(tree, vocabulary, tmp_path, capsys):
+    tokenizer = tokenizers.load(vocabulary)
+    texts = [text for _, text in sample_texts(tree, PrepareConfig(workers=1))][:8]
+    prefix = write_pair(tmp_path / "old", [[*tokenizer.encode(t), tokenizer.eos_id] for t in texts])
+    out = str(tmp_path / "out")
+    flags = ["prepare", "--megatron", prefix, "--output", out, "--tokenizer", str(vocabulary)]
+    assert main([*flags, "--seed", "3"]) == 2
+    assert "--seed does not go with --megatron" in capsys.readouterr().err
+    assert main([*flags, "--seq-len", "64", "--languages", "Python"]) == 0
+    assert "Python" in capsys.readouterr().out
+    assert main(["data", "show", out, "--index", "0", "--color", "never"]) == 0
+    assert texts[0].splitlines()[0] in capsys.readouterr().out
+    assert main(["data", "report", out]) == 0
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_examples_of_what_is_dropped_early_hold_no_text(tree, vocabulary, tmp_path, capsys):
+    key = "AKIA" + "QRSTUVWX23456723"
+    source = tmp_path / "in"
+    write(source / "small.py", f"key = '{key}'\n")  # under the least size: no stage cleans it
+    write(
+        source / "large.py",
+        "".join(f"# a line of words {i}\n" for i in range(99)) + f"k = '{key}'\n",
+    )
+    out = tmp_path / "out"
+    assert main(["prepare", "--input", str(source), "--output", str(out), "--seq-len", "128",
+                 "--tokenizer", str(vocabulary)]) == 0  # fmt: skip
+    report = (out / "report.json").read_text()
+    assert "too_small" in report and "small.py" in report
+    for path in out.rglob("*"):
+        if path.is_file():
+            assert key.encode() not in path.read_bytes(), path

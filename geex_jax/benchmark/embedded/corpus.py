@@ -73,7 +73,7 @@ def write_corpus(
 
     One file for each task and language by default: every task is then read as it will be asked,
     after the tag line at the beginning of a context. Files that small pass `geex prepare` with
-    `--min-bytes 0 --min-alpha 0`.
+    `--min-bytes 0 --min-alpha 0 --near-dup-threshold 0`.
 
     Args:
       folder: to be made; it appears when it is whole.

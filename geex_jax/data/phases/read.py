@@ -114,6 +114,9 @@ class Counts:
 
     def __init__(self, stages: Sequence[Stage]):
         self.stages = stages
+        names = [stage.name for stage in stages]
+        # Examples of what is dropped before this stage show no text: it may hold secrets.
+        self._first_shown = names.index("secrets") if "secrets" in names else 0
         self.seconds: collections.defaultdict[str, float] = collections.defaultdict(float)
         self._passed: dict[str, list[int]] = {}
         self._seen = [0, 0]
@@ -140,7 +143,7 @@ class Counts:
         size = len(document.data) or len(document.text)
         self._seen[0] += 1
         self._seen[1] += size
-        for stage in self.stages:
+        for position, stage in enumerate(self.stages):
             mine = self._of[stage.name]
             mine["seen"][0] += 1
             mine["seen"][1] += size
@@ -150,7 +153,8 @@ class Counts:
             for name, count in (decision.counts or {}).items():
                 mine["counts"][name] = mine["counts"].get(name, 0) + count
             if not decision.keep:
-                self._drop(mine, document, size, decision)
+                shown = document.text if position >= self._first_shown else ""
+                self._drop(mine, document, size, decision, shown)
                 break
             size = len(document.text) or size
         else:
@@ -160,7 +164,7 @@ class Counts:
         return False
 
     def _drop(
-        self, mine: dict[str, Any], document: Document, size: int, decision: Decision
+        self, mine: dict[str, Any], document: Document, size: int, decision: Decision, text: str
     ) -> None:
         reasons = mine["dropped"].setdefault(str(document.language), {})
         entry = reasons.setdefault(decision.reason, [0, 0])
@@ -168,8 +172,9 @@ class Counts:
         entry[1] += size
         examples = mine["examples"].setdefault(decision.reason, [])
         if len(examples) < EXAMPLES:
-            text = document.text[:EXAMPLE_TEXT]
-            examples.append([document.path, document.language, size, decision.note, text])
+            examples.append(
+                [document.path, document.language, size, decision.note, text[:EXAMPLE_TEXT]]
+            )
 
     def _note_hits(self, document: Document, dropped: bool) -> None:
         for task, ngrams in document.facts.get("contamination", {}).items():
