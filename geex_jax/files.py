@@ -15,6 +15,14 @@ from typing import IO, Any
 Path = str | os.PathLike[str]
 
 
+def cache_folder() -> pathlib.Path:
+    """Where what can be made or fetched again is kept: $GEEX_CACHE, else ~/.cache/geex."""
+    if chosen := os.environ.get("GEEX_CACHE"):
+        return pathlib.Path(chosen)
+    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(home) / "geex"
+
+
 @contextlib.contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Opens a temporary neighbour of `path`; renames it there if the block ends well.

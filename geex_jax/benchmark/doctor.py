@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 
 from geex_jax.benchmark import languages
-from geex_jax.benchmark.judge.pool import cache_folder
 from geex_jax.benchmark.languages.types import Limits, Outcome, Program
 from geex_jax.benchmark.sandbox import native
 from geex_jax.benchmark.sandbox.client import Sandbox
 from geex_jax.errors import GeexError
+from geex_jax.files import cache_folder
 
 # Harmless programs, each of which touches one wall. What they do to it must not succeed.
 _PROBES = {

@@ -11,9 +11,10 @@ import tempfile
 from geex_jax.benchmark import languages, mutants
 from geex_jax.benchmark.harness_reference import TIMEOUT, Reference, check_tools
 from geex_jax.benchmark.humaneval_x import tasks
-from geex_jax.benchmark.judge.pool import Pool, cache_folder
+from geex_jax.benchmark.judge.pool import Pool
 from geex_jax.benchmark.languages.types import Limits, Outcome, Program, Verdict
 from geex_jax.errors import GeexError
+from geex_jax.files import cache_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

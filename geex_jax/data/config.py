@@ -91,12 +91,7 @@ class PrepareConfig:
 
 
 def check_output(recipe: Recipe, output: files.Path) -> None:
-    """Raises GeexError for an output that is remote, a file, or that holds an input."""
-    if storage.is_remote(output):
-        raise GeexError(
-            f"output {output} is not on this machine's disks",
-            "name a folder; geex_jax.data.storage.upload_folder copies it there when it is whole",
-        )
+    """Raises GeexError for an output that is a file, or that holds an input."""
     target = os.path.realpath(output)
     if os.path.exists(target) and not os.path.isdir(target):
         raise GeexError(f"output {output} is a file", "choose a folder")

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from geex_jax import files
 from geex_jax.data import journal as journals
 from geex_jax.data import manifest as manifests
+from geex_jax.data import storage
 from geex_jax.data.config import PrepareConfig, check_output
 from geex_jax.data.encode import Encoder
 from geex_jax.data.journal import Journal
@@ -83,7 +84,8 @@ def prepare_recipe(
 
     Args:
       recipe: what decides the result.
-      output: the folder to make; on a cluster, a path that all machines see.
+      output: the folder to make; on a cluster, a path that all machines see. A remote one
+        (`gs://bucket/data`) is made in the cache folder and uploaded, the manifest last.
       tokenizer: the tokenizer, or what `tokenizers.load` opens.
       workers: processes or tasks at a time; None for one per core.
       runner: "local", "ray" or "ray://HOST:PORT".
@@ -94,6 +96,11 @@ def prepare_recipe(
       GeexError: an input is missing, nothing passed the filters, the disk is full, the output
         holds something else or an interrupted run with other settings.
     """
+    if storage.is_remote(output):
+        return _prepare_remote(
+            recipe, os.fspath(output), tokenizer, overwrite,
+            workers=workers, runner=runner, seconds=seconds,
+        )  # fmt: skip
     check_output(recipe, output)
     target = pathlib.Path(output)
     corpus = Corpus(recipe, target)
@@ -117,6 +124,26 @@ def prepare_recipe(
             "free some disk space or check the permissions, then run the same command again: "
             "it resumes",
         ) from error
+
+
+def _prepare_remote(
+    recipe: Recipe, output: str, tokenizer: Tokenizer | files.Path, overwrite: bool, **where: Any
+) -> Manifest:
+    if where["runner"] != "local":
+        raise GeexError(
+            f"machines of a cluster cannot share {output}", "name a folder that all of them see"
+        )
+    if not overwrite and storage.exists(storage.join(output, manifests.NAME)):
+        raise GeexError(
+            f"{output} holds prepared data already",
+            "add --overwrite to replace it, or choose another --output",
+        )
+    folder = files.cache_folder() / "prepared" / files.fingerprint(output)
+    manifest = prepare_recipe(recipe, folder, tokenizer, overwrite=overwrite, **where)
+    print(f"uploading {folder} to {output}", file=sys.stderr)
+    storage.upload_folder(folder, output, last=manifests.NAME)
+    shutil.rmtree(folder)
+    return manifest
 
 
 def _opened(tokenizer: Tokenizer | files.Path) -> Tokenizer:

@@ -23,9 +23,9 @@ from geex_jax.quickstart.stages import Stages, Verb, planned_steps
 
 SEQ_LEN = 256
 VOCAB_SIZE = 4096
-# What the second part needs on two cores beside its training: vocabulary and rows 45 s; compiling,
-# the last evaluation, quantizing and generating 65 s.
-_PREPARING, _AFTER = 45, 65
+# What the second part needs on two cores beside its training: vocabulary and rows; compiling, the
+# last evaluation, quantizing and generating; and the least time in which training shows something.
+_PREPARING, _AFTER, _LEAST_TRAINING = 30, 45, 20
 PROMPTS = {
     "Python": "import os\n\n\ndef read_lines(path):\n",
     "C": "#include <stdio.h>\n\nint main(int argc, char **argv)\n{\n",
@@ -90,7 +90,10 @@ def run(
     output.mkdir(parents=True, exist_ok=True)
     stages = Stages(verb, 60 * minutes)
     judged = programs.learn(
-        stages, output / "programs", experiments / "embedded.py", _PREPARING + _AFTER
+        stages,
+        output / "programs",
+        experiments / "embedded.py",
+        _PREPARING + _AFTER + _LEAST_TRAINING,
     )
     code = learn_source_code(stages, output, sources, experiments / "quickstart.py")
     report = write_report(output, judged, code, stages)

@@ -7,12 +7,12 @@ import subprocess
 import pytest
 
 from geex_jax.benchmark import mutants
-from geex_jax.benchmark.judge.pool import cache_folder
 from geex_jax.benchmark.languages import rust_text, rust_tools
 from geex_jax.benchmark.languages.rust import Rust
 from geex_jax.benchmark.languages.types import Limits, Outcome
 from geex_jax.benchmark.sandbox.client import Sandbox
 from geex_jax.errors import GeexError
+from geex_jax.files import cache_folder
 
 PROBLEM = {
     "task_id": "Rust/0",

@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 
 from geex_jax import files
-from geex_jax.data import Filters, PrepareConfig, load_manifest, prepare, read_rows, read_sources
+from geex_jax.data import (
+    Filters,
+    PrepareConfig,
+    load_manifest,
+    prepare,
+    read_rows,
+    read_sources,
+    storage,
+)
 from geex_jax.data.journal import WORK
 from geex_jax.data.splits import split_of
 from geex_jax.errors import GeexError
@@ -155,9 +163,22 @@ def test_the_files_of_others_are_never_removed(tree, tmp_path):
     assert (tmp_path / "home" / "train" / "mine.txt").read_text() == "precious"
 
 
-def test_a_remote_output_is_refused(tree):
-    with pytest.raises(GeexError, match="upload_folder"):
-        prepare(tree, "gs://bucket/data", ByteTokenizer(), CONFIG)
+def test_a_remote_output_is_uploaded_when_it_is_whole(tree, tmp_path, monkeypatch):
+    monkeypatch.setenv("GEEX_CACHE", str(tmp_path / "cache"))
+    url = "memory://prepare/data"
+    manifest = prepare(tree, url, ByteTokenizer(), CONFIG)
+    assert manifest == prepare(tree, tmp_path / "here", ByteTokenizer(), CONFIG)
+    there = {entry.path for entry in storage.find(url)}
+    assert there == {str(p.relative_to(tmp_path / "here")) for p in (tmp_path / "here").rglob("*")
+                     if p.is_file()}  # fmt: skip
+    for name in there:
+        assert storage.read(storage.join(url, name)) == (tmp_path / "here" / name).read_bytes()
+    assert not list((tmp_path / "cache" / "prepared").iterdir())
+    with pytest.raises(GeexError, match="holds prepared data already"):
+        prepare(tree, url, ByteTokenizer(), CONFIG)
+    on_ray = dataclasses.replace(CONFIG, overwrite=True, runner="ray")
+    with pytest.raises(GeexError, match="cannot share memory://"):
+        prepare(tree, url, ByteTokenizer(), on_ray)
 
 
 def test_output_inside_input_is_left_out(tmp_path):

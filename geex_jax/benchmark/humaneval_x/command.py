@@ -15,10 +15,11 @@ from geex_jax.benchmark import languages
 from geex_jax.benchmark.humaneval_x import fixes, prompts, running, tasks
 from geex_jax.benchmark.judge.cache import VerdictCache
 from geex_jax.benchmark.judge.evaluate import evaluate
-from geex_jax.benchmark.judge.pool import Pool, cache_folder
+from geex_jax.benchmark.judge.pool import Pool
 from geex_jax.benchmark.judge.results import Results
 from geex_jax.benchmark.languages.types import Limits, Outcome
 from geex_jax.errors import GeexError
+from geex_jax.files import cache_folder
 from geex_jax.version import __version__
 
 _DEFAULTS = Limits()

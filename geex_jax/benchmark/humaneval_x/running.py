@@ -13,10 +13,10 @@ from geex_jax.benchmark import languages
 from geex_jax.benchmark.humaneval_x import generations, prompts, sources, tasks
 from geex_jax.benchmark.judge.cache import VerdictCache
 from geex_jax.benchmark.judge.evaluate import Judge, Sample
-from geex_jax.benchmark.judge.pool import cache_folder
 from geex_jax.benchmark.judge.results import Results
 from geex_jax.benchmark.languages.types import Limits, Outcome, Problem
 from geex_jax.errors import GeexError
+from geex_jax.files import cache_folder
 
 KS = (1, 10, 100)
 Problems = Mapping[str, Sequence[Problem]]

@@ -13,17 +13,9 @@ from geex_jax import files
 from geex_jax.benchmark import languages
 from geex_jax.benchmark.languages.types import Limits, Outcome, Program, Verdict
 from geex_jax.benchmark.sandbox.client import Sandbox, SandboxDied
+from geex_jax.files import cache_folder
 
 CHUNK = 16  # programs that a worker takes at a time where the language has no batch of its own
-
-
-def cache_folder() -> pathlib.Path:
-    """Where helpers and verdicts are kept: $GEEX_CACHE, else ~/.cache/geex."""
-    base = os.environ.get("GEEX_CACHE")
-    if base:
-        return pathlib.Path(base)
-    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(home) / "geex"
 
 
 class Pool:

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from geex_jax.benchmark import languages
-from geex_jax.benchmark.judge.pool import CHUNK, cache_folder, judge_all
+from geex_jax.benchmark.judge.pool import CHUNK, judge_all
 from geex_jax.benchmark.languages.types import Limits, Program, Verdict
 from geex_jax.benchmark.sandbox.client import Sandbox
 from geex_jax.errors import GeexError
+from geex_jax.files import cache_folder
 
 # In a Ray worker: the sandbox that it keeps from chunk to chunk. It ends with the worker.
 _kept: dict[str, Sandbox] = {}

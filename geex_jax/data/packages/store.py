@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -12,12 +11,8 @@ from geex_jax.data.packages.lock import NPM, File, Lock, Pinned, split
 
 
 def cache_folder() -> pathlib.Path:
-    """Where packages are kept: `packages` in $GEEX_CACHE, else in ~/.cache/geex."""
-    base = os.environ.get("GEEX_CACHE")
-    if not base:
-        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-        base = pathlib.Path(home) / "geex"
-    return pathlib.Path(base) / "packages"
+    """Where packages are kept: `packages` in the cache folder."""
+    return files.cache_folder() / "packages"
 
 
 def folder_of(spec: str, pinned: Pinned) -> pathlib.Path:
