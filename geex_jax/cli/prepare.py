@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import collections
 import dataclasses
+import json
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from geex_jax.errors import GeexError
@@ -23,7 +25,7 @@ EXAMPLE = (
 # Flags that a recipe decides.
 _OF_INPUTS = ("exclude", "follow_links", "no_gitignore", "max_bytes", "min_bytes",
               "max_average_line", "min_alpha", "keep_generated", "keep_duplicates",
-              "allow_licences", "benchmarks", "keep_secrets")  # fmt: skip
+              "allow_licences", "benchmarks", "keep_secrets", "kind", "source_option")  # fmt: skip
 _OF_BOTH = ("seq_len", "validation_fraction", "seed", "packing", "rows_per_shard")
 
 
@@ -37,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--input", nargs="+", metavar="PATH",
         help="folders, source files, archives (.tar, .zip, .deb), .jsonl(.gz|.zst), .parquet",
         )  # fmt: skip
+    add("--kind", metavar="KIND",
+        help="what all inputs are, where their names do not tell: instructions (prompt and"
+        " completion), official (CodeGeeX's prompt and code), xlcost, ...")  # fmt: skip
+    add("--source-option", nargs="+", metavar="NAME=VALUE",
+        help="of all inputs, e.g. text_field=content language=Python")  # fmt: skip
     add("--recipe", metavar="NAME|FILE", help="a recipe in place of --input, e.g. permissive")
     add("--megatron", nargs="+", metavar="PREFIX",
         help="in place of --input: Megatron-LM's PREFIX.bin and .idx, read in place; several as"
@@ -171,7 +178,8 @@ def _recipe(args: argparse.Namespace) -> Recipe:
     if not inputs:
         raise GeexError("no input given", "name folders or files with --input, or a --recipe")
     config = PrepareConfig(
-        **_given(args, "near_dup_threshold", *_OF_BOTH),
+        **_given(args, "near_dup_threshold", "kind", *_OF_BOTH),
+        options=_options(args.source_option or ()),
         languages=tuple(args.languages or ()),
         tags=not args.no_tag,
         filters=_filters(args),
@@ -197,6 +205,20 @@ def _changed(recipe: Recipe, args: argparse.Namespace) -> Recipe:
 
 def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+def _options(words: Sequence[str]) -> dict[str, Any]:
+    """Returns NAME=VALUE words as options; a value that is JSON is read as such."""
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise GeexError(f"--source-option {word} is not NAME=VALUE", "as in text_field=content")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
 
 
 def _filters(args: argparse.Namespace) -> Any:

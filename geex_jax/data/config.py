@@ -32,6 +32,8 @@ class PrepareConfig:
       exclude: names of folders that are not entered.
       follow_links: whether folders behind symbolic links are entered.
       gitignore: whether `.gitignore` files are heeded.
+      kind: of all inputs ("instructions", "official", "xlcost", ...); "" lets their names tell.
+      options: of all sources, such as {"text_field": "content"}; see `sources.open_source`.
       workers: processes; None for one per core. Does not change the result.
       runner: "local" or a Ray cluster, see `runners.open_runner`. Does not change the result.
       rows_per_shard: about how many rows make a shard; 0 for what fits the size of the corpus.
@@ -50,6 +52,8 @@ class PrepareConfig:
     exclude: tuple[str, ...] = ()
     follow_links: bool = False
     gitignore: bool = True
+    kind: str = ""
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     workers: int | None = None
     runner: str = "local"
     rows_per_shard: int = 0
@@ -78,6 +82,8 @@ class PrepareConfig:
         return recipes.from_inputs(
             inputs,
             tree,
+            kind=self.kind,
+            options=self.options,
             languages=tuple(self.languages),
             stages={"filters": limits, **self.stages},
             dedup=Dedup(False, 0.0) if keep_duplicates else Dedup(near=self.near_dup_threshold),

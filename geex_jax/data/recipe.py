@@ -35,7 +35,7 @@ class SourceSpec:
         recipe's sources differ.
       weight: how often its training documents are seen: 0.5 takes half of them (drawn by content
         hash), 2 all of them twice.
-      options: what the kind understands ({"field": "content"}); JSON values.
+      options: what the kind understands ({"text_field": "content"}); JSON values.
     """
 
     path: str | tuple[str, ...]
@@ -212,7 +212,12 @@ def load(spec: files.Path) -> Recipe:
 
 
 def from_inputs(
-    inputs: files.Path | Sequence[files.Path], tree: Mapping[str, Any], **settings: Any
+    inputs: files.Path | Sequence[files.Path],
+    tree: Mapping[str, Any],
+    *,
+    kind: str = "",
+    options: Mapping[str, Any] | None = None,
+    **settings: Any,
 ) -> Recipe:
     """Returns a recipe of inputs named on the command line, each of the kind that it looks like.
 
@@ -221,6 +226,8 @@ def from_inputs(
     Args:
       inputs: paths.
       tree: options of the tree.
+      kind: of all inputs, in place of what they look like.
+      options: of all sources.
       **settings: of the recipe.
 
     Raises:
@@ -231,12 +238,14 @@ def from_inputs(
     given = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
     roots: dict[str, None] = {}
     specs: list[SourceSpec] = []
+    more = dict(options or {})
+    tree = {**tree, **more}
     for path in [os.fspath(item) for item in given]:
-        kind = kind_of(path)
-        if kind == "tree" and not storage.is_remote(path):
+        mine = kind or kind_of(path)
+        if mine == "tree" and not storage.is_remote(path):
             roots[os.path.realpath(path)] = None
         else:
-            specs.append(SourceSpec(path, kind, options=tree if kind == "tree" else {}))
+            specs.append(SourceSpec(path, mine, options=tree if mine == "tree" else more))
     if roots:
         specs.insert(0, SourceSpec(tuple(roots), "tree", FILES, options=tree))
     return Recipe(tuple(specs), **settings)

@@ -1,5 +1,6 @@
 """The verb, end to end, with a vocabulary trained on the same files."""
 
+import json
 import subprocess
 import sys
 
@@ -111,3 +112,22 @@ def test_examples_of_what_is_dropped_early_hold_no_text(tree, vocabulary, tmp_pa
     for path in out.rglob("*"):
         if path.is_file():
             assert key.encode() not in path.read_bytes(), path
+
+
+def test_instruction_rows_come_through_the_same_door(vocabulary, tmp_path, capsys):
+    rows = "".join(
+        json.dumps({"prompt": f"add {i} to x in words {i * 7}", "completion": f"x = x + {i}\n" * 9})
+        + "\n"
+        for i in range(40)
+    )
+    path = str(write(tmp_path / "rows.jsonl", rows))
+    out = str(tmp_path / "out")
+    flags = ["prepare", "--input", path, "--output", out, "--tokenizer", str(vocabulary),
+             "--seq-len", "128", "--kind", "instructions", "--near-dup-threshold", "0"]  # fmt: skip
+    assert main([*flags, "--source-option", "langage=Python"]) == 2
+    assert "did you mean language?" in capsys.readouterr().err
+    assert main([*flags, "--source-option", "language"]) == 2
+    assert "is not NAME=VALUE" in capsys.readouterr().err
+    assert main([*flags, "--source-option", "language=Python"]) == 0
+    batch = next(make_loader(out, batch_size=2))
+    assert 0 < batch["loss_mask"].sum() < (batch["segment_ids"] > 0).sum() - 10  # not on prompts

@@ -92,6 +92,10 @@ def open_source(spec: str | os.PathLike[str], *, name: str = "", kind: str = "",
                 f"a source of kind {kind} has no option {option!r}", did_you_mean(option, known)
             )
     if isinstance(options.get("limits"), dict):
+        bounds = {field.name for field in dataclasses.fields(Limits)}
+        for bound in options["limits"]:
+            if bound not in bounds:
+                raise GeexError(f"limits have no {bound!r}", did_you_mean(bound, bounds))
         options["limits"] = Limits(**options["limits"])
     name = name or spec.rstrip("/").rsplit("/", 1)[-1] or "root"
     where = {"roots": (spec,)} if kind == "tree" else {"spec": spec}
