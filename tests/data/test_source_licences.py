@@ -66,6 +66,12 @@ def test_what_lies_above_the_root_and_what_is_no_file_do_not_count(tree):
     assert licences(open_source(tree / "vendor")) == {"b.py": "", "deep/er/c.py": ""}
 
 
+def test_a_folder_of_a_checkout_has_the_licence_of_the_whole(tree):
+    (tree / ".git").mkdir()
+    assert licences(open_source(tree / "lib")) == {"d.py": "MIT"}
+    assert licences(open_source(tree / "vendor")) == {"b.py": "ISC", "deep/er/c.py": "ISC"}
+
+
 def test_a_licence_that_is_named_holds_for_all(tree):
     assert set(licences(open_source(tree, licence="BSD-3-Clause")).values()) == {"BSD-3-Clause"}
 

@@ -15,16 +15,19 @@ class FolderLicences:
     Folders are looked at when they are first asked for, and once.
 
     Args:
-      root: the folder that the source reads; nothing above it is looked at.
+      root: the folder that the source reads. Nothing above it is looked at, unless it lies in a
+        checkout, whose top says what holds for all of it.
     """
 
     def __init__(self, root: str):
-        self._root = root
+        self._root = _top_of_checkout(root) or root
+        self._below = os.path.relpath(root, self._root)
         self._seen: set[str] = set()
         self._map = LicenceMap()
 
     def of(self, path: str) -> str:
         """Returns the SPDX expression that holds for a file, by its path below the root, or ""."""
+        path = os.path.normpath(os.path.join(self._below, path))
         folder = os.path.dirname(path)
         while True:
             self._look(folder)
@@ -55,3 +58,13 @@ class FolderLicences:
                 except OSError:
                     continue
                 self._map.add(path, text)
+
+
+def _top_of_checkout(folder: str) -> str | None:
+    while True:
+        if os.path.lexists(os.path.join(folder, ".git")):
+            return folder
+        above = os.path.dirname(folder)
+        if above == folder:
+            return None
+        folder = above
