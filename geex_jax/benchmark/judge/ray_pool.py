@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -43,6 +41,8 @@ class RayPool:
         self.warnings: dict[str, list[str]] = {}
         self.lacking: list[str] = []
         self.cpu_seconds: dict[str, float] = {}
+        from geex_jax.data.runners.ray import connect  # not needed by the workers
+
         connect(address)
 
     def judge(
@@ -94,41 +94,6 @@ class RayPool:
         known += [x for x in notes[0] if x not in known]
         self.lacking += [x for x in notes[1] if x not in self.lacking]
         self.cpu_seconds[name] = self.cpu_seconds.get(name, 0.0) + cpu
-
-
-def connect(address: str, patience: float = 60.0) -> None:
-    """Connects this process to a Ray cluster.
-
-    A cluster that has just been started answers before it can serve: what it refuses while it
-    starts is asked again.
-
-    Args:
-      address: ray://HOST:PORT, HOST:PORT or "auto".
-      patience: seconds in which a refusal is asked again.
-
-    Raises:
-      GeexError: nothing answers there, or it goes on refusing.
-    """
-    import ray
-
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR,
-                     ignore_reinit_error=True)  # fmt: skip
-            return
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            if isinstance(error, ConnectionAbortedError) and time.monotonic() < deadline:
-                ray.shutdown()
-                time.sleep(1)
-                continue
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            # A refusal comes with the traceback of the server: its last line is the reason.
-            why = lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1].strip()}"
-            raise GeexError(
-                f"no Ray cluster at {address}: {why}",
-                "start one: ray start --head --ray-client-server-port=10001",
-            ) from None
 
 
 def _judge_chunk(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,41 @@ from geex_jax.errors import GeexError
 _TRIES = 4  # of a task whose machine goes away
 # In a Ray worker: the phase's function, kept from task to task.
 _kept: dict[str, Callable[[int], Result]] = {}
+
+
+def connect(address: str, patience: float = 120.0) -> None:
+    """Connects this process to a Ray cluster.
+
+    A cluster that has just been started answers before it can serve: what it refuses while it
+    starts is asked again.
+
+    Args:
+      address: ray://HOST:PORT, HOST:PORT or "auto".
+      patience: seconds in which a refusal is asked again.
+
+    Raises:
+      GeexError: nothing answers there, or it goes on refusing.
+    """
+    import ray
+
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR,
+                     ignore_reinit_error=True)  # fmt: skip
+            return
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            if isinstance(error, ConnectionAbortedError) and time.monotonic() < deadline:
+                ray.shutdown()
+                time.sleep(1)
+                continue
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            # A refusal comes with the traceback of the server: its last line is the reason.
+            why = lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1].strip()}"
+            raise GeexError(
+                f"no Ray cluster at {address}: {why}",
+                "start one: ray start --head --ray-client-server-port=10001",
+            ) from None
 
 
 class RayRunner:
@@ -39,14 +75,7 @@ class RayRunner:
         self._ray: Any = ray
         self._workers = workers
         self._mine = not ray.is_initialized()
-        try:
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR,
-                     ignore_reinit_error=True)  # fmt: skip
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            raise GeexError(
-                f"no Ray cluster at {address}: {str(error).splitlines()[0]}",
-                "start one: ray start --head --ray-client-server-port=10001",
-            ) from None
+        connect(address)
 
     def run(
         self, function: Callable[[int], Result], numbers: Sequence[int], folder: str
