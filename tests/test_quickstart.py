@@ -52,7 +52,7 @@ from geex_jax.quickstart import programs, report
 
 for module in (programs, report):
     module.TASKS, module.HELD_OUT = 60, 4
-programs.VOCAB_SIZE = quickstart.VOCAB_SIZE = 400
+programs.VOCAB_SIZE, quickstart.VOCAB_SIZE = 400, 600
 programs.languages_here = lambda: ["python"]
 programs.planned_steps = quickstart.planned_steps = lambda *_: 51
 print(quickstart.run(sys.argv[1], sys.argv[2:], 10, main))
@@ -61,7 +61,7 @@ print(quickstart.run(sys.argv[1], sys.argv[2:], 10, main))
 
 def test_from_tasks_and_sources_to_a_report(tmp_path):
     code, output = tmp_path / "code", tmp_path / "out"
-    for name in ("json", "email"):
+    for name in ("json", "email", "asyncio", "unittest", "importlib", "xml"):
         shutil.copytree(f"{sysconfig.get_path('stdlib')}/{name}", code / name)
     # A process of its own, on one device: the tests' own has eight.
     environment = {**os.environ, "GEEX_CACHE": str(tmp_path / "cache"), "XLA_FLAGS": ""}

@@ -64,6 +64,8 @@ def _data(given: str | None, provenance: dict) -> str | None:
     """The prepared data to measure on: the folder given, or the training data if still there."""
     import pathlib
 
+    from geex_jax.data import load_manifest
+
     known = provenance.get("data")
     if isinstance(known, dict):
         known = known.get("folder")
@@ -71,6 +73,7 @@ def _data(given: str | None, provenance: dict) -> str | None:
         given is None
         and isinstance(known, str)
         and (pathlib.Path(known) / "manifest.json").exists()
+        and load_manifest(known).total("validation").rows
     ):
         return known
     return given

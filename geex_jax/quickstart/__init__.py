@@ -119,7 +119,7 @@ def learn_source_code(
     steps = planned_steps(workdir, seconds, experiment, manifest.tokenizer.vocab_size, SEQ_LEN)
     stages.run("train", f"--config={experiment}", f"--workdir={workdir}",
                f"--config.data.folder={data}", f"--config.steps={steps}")  # fmt: skip
-    stages.run("quantize", workdir, "--bits", 8, "--output", int8, "--data", data, "--overwrite")
+    stages.run("quantize", workdir, "--bits", 8, "--output", int8, "--overwrite")
     train = manifest.splits.get("train", {})
     ranked = sorted(train, key=lambda name: -train[name].tokens)
     completions = {}

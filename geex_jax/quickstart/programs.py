@@ -90,7 +90,7 @@ def learn(
     stages.run("train", f"--config={experiment}", f"--workdir={run}",
                f"--config.data.folder={data}", f"--config.steps={steps}")  # fmt: skip
     before = _judge(stages, run, tasks / "held-out", chosen, folder / "judged-float")
-    stages.run("quantize", run, "--bits", 8, "--output", int8, "--data", data, "--overwrite")
+    stages.run("quantize", run, "--bits", 8, "--output", int8, "--overwrite")
     after, solved = {}, {}
     if before:
         after = _judge(stages, int8, tasks / "held-out", chosen, folder / "judged-int8")

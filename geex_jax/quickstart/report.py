@@ -73,7 +73,8 @@ def _source_code(code: SourceCode) -> list[str]:
 
     manifest, run = code.manifest, code.folder / "run"
     rows = read_metrics(run)
-    ours = [r for r in rows if r["kind"] == "validation"][-1]["bits_per_byte"]
+    validated = [r["bits_per_byte"] for r in rows if r["kind"] == "validation"]
+    ours = validated[-1] if validated else {}
     steps = max(r["step"] for r in rows)
     batch_size = json.loads((run / "experiment.json").read_text())["batch_size"]
     quantized = json.loads((code.folder / "int8" / "report.json").read_text())

@@ -123,7 +123,7 @@ def test_what_is_there_is_not_overwritten(tmp_path):
 def test_a_run_that_breaks_off_leaves_nothing(tmp_path, monkeypatch):
     calls = []
 
-    def broken(task, language):
+    def broken(task, language, **settings):
         calls.append(language)
         if len(calls) == 9:
             raise KeyboardInterrupt
