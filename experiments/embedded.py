@@ -14,7 +14,9 @@ Commands:
   geex bench humaneval-x --checkpoint tasks/int8 --data tasks/held-out \
       --language python,javascript,go --n 1 --temperature 0 --max-tokens 128 --output tasks/int8-out
 
-Hardware and time: 2 CPU cores, RESULT
+Hardware and time: 2 CPU cores, about 0.1 to 0.15 s a step. Result to expect: by the 952 steps that
+one quickstart had time for, 26 % of the held-out tasks were solved (20 to 33; Python 18,
+JavaScript 35, Go 24), by 757 steps 12 %. The 1500 steps below have not been timed from end to end.
 """
 
 from geex_jax.training.config import default_config
