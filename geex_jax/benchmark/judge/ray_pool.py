@@ -14,7 +14,6 @@ from geex_jax.files import cache_folder
 
 # In a Ray worker: the sandbox that it keeps from chunk to chunk. It ends with the worker.
 _kept: dict[str, Sandbox] = {}
-_TRIES = 4  # of a chunk whose machine goes away
 
 
 class RayPool:
@@ -32,18 +31,13 @@ class RayPool:
     """
 
     def __init__(self, address: str, unsafe: bool = False, batch: int = 0):
-        try:
-            import ray
-        except ImportError:
-            raise GeexError("Ray is not installed", 'pip install "geex-jax[ray]"') from None
-        self._ray = ray
+        from geex_jax.data.runners.ray import connect  # not needed by the workers
+
+        self._ray = connect(address)
         self.unsafe, self.batch = unsafe, batch
         self.warnings: dict[str, list[str]] = {}
         self.lacking: list[str] = []
         self.cpu_seconds: dict[str, float] = {}
-        from geex_jax.data.runners.ray import connect  # not needed by the workers
-
-        connect(address)
 
     def judge(
         self, programs: Mapping[str, Sequence[Program]], limits: Limits
@@ -53,41 +47,28 @@ class RayPool:
         Raises:
           GeexError: a chunk's machines died again and again, or a toolchain does not start.
         """
-        ray: Any = self._ray
-        task = ray.remote(num_cpus=1, max_retries=0)(_judge_chunk)
+        from geex_jax.data.runners.ray import each_once
+
+        task = self._ray.remote(num_cpus=1, max_retries=0)(_judge_chunk)
         chunks: list[tuple[str, list[int]]] = []
         for name, some in programs.items():
             size = self.batch or max(languages.get(name).batch, CHUNK)
             chunks += [
                 (name, list(range(i, min(i + size, len(some))))) for i in range(0, len(some), size)
             ]
-        waiting = [(chunk, 0) for chunk in reversed(chunks)]
-        running: dict[Any, tuple[tuple[str, list[int]], int]] = {}
-        while waiting or running:
-            # Twice as many as there are cores: none of them waits for this process.
-            room = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
-            while waiting and len(running) < room:
-                (name, indices), tries = waiting.pop()
-                some = [programs[name][i] for i in indices]
-                running[task.remote(name, some, limits, self.unsafe)] = (name, indices), tries
-            ready, _ = ray.wait(list(running), num_returns=1, timeout=5)
-            for reference in ready:
-                chunk, tries = running.pop(reference)
-                try:
-                    verdicts, notes, cpu = ray.get(reference)
-                except ray.exceptions.RayTaskError as error:
-                    raise GeexError(str(error.cause).splitlines()[0]) from None
-                except ray.exceptions.RayError as error:
-                    if tries + 1 >= _TRIES:
-                        raise GeexError(
-                            f"the machines of a chunk died {_TRIES} times: {type(error).__name__}",
-                            "see the cluster's logs; run the same command to go on",
-                        ) from None
-                    waiting.append((chunk, tries + 1))
-                    continue
-                self._note(chunk[0], notes, cpu)
-                for index, verdict in zip(chunk[1], verdicts, strict=True):
-                    yield chunk[0], index, verdict
+
+        def submit(chunk: tuple[str, list[int]]) -> Any:
+            name, indices = chunk
+            return task.remote(name, [programs[name][i] for i in indices], limits, self.unsafe)
+
+        try:
+            for (name, indices), answer in each_once(submit, chunks, what="chunk"):
+                verdicts, notes, cpu = answer
+                self._note(name, notes, cpu)
+                for index, verdict in zip(indices, verdicts, strict=True):
+                    yield name, index, verdict
+        except self._ray.exceptions.RayTaskError as error:
+            raise GeexError(str(error.cause).splitlines()[0]) from None
 
     def _note(self, name: str, notes: tuple[list[str], list[str]], cpu: float) -> None:
         known = self.warnings.setdefault(name, [])
