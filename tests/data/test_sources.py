@@ -1,4 +1,4 @@
-"""Languages by name, shebang and content; the walk over trees that are not well behaved."""
+"""The walk over trees that are not well behaved."""
 
 import os
 import socket
@@ -8,100 +8,9 @@ import pytest
 from geex_jax.data import PrepareConfig, prepare, read_sources, sample_texts
 from geex_jax.data.filters import Filters
 from geex_jax.data.report import schema as report
-from geex_jax.data.sources import by_shebang, language_of, walk
+from geex_jax.data.sources import walk
 from geex_jax.errors import GeexError
-from geex_jax.languages import LANGUAGES
 from tests.data.helpers import ByteTokenizer, make_tree, source, write
-
-SAMPLES = {
-    "C++": "a/x.cpp",
-    "Python": "x.py",
-    "Java": "Main.java",
-    "JavaScript": "x.mjs",
-    "C": "x.c",
-    "Go": "x.go",
-    "HTML": "x.HTM",
-    "Shell": "x.sh",
-    "PHP": "x.php",
-    "CSS": "x.css",
-    "TypeScript": "x.tsx",
-    "SQL": "x.sql",
-    "TeX": "x.tex",
-    "Rust": "x.rs",
-    "Objective-C": ("x.m", b"#import <Foundation/Foundation.h>\n"),
-    "Scala": "x.scala",
-    "Kotlin": "x.kt",
-    "Pascal": "x.pas",
-    "Fortran": "x.F90",
-    "R": "x.R",
-    "Cuda": "x.cu",
-    "C#": "x.cs",
-    "Objective-C++": "x.mm",
-}
-
-
-@pytest.mark.parametrize("language", LANGUAGES, ids=lambda x: x.slug)
-def test_every_language_is_known_by_its_extension(language):
-    sample = SAMPLES[language.name]
-    name, data = sample if isinstance(sample, tuple) else (sample, b"")
-    assert language_of(name, data) is language
-    for extension in language.extensions:
-        if extension not in (".m", ".pp"):
-            assert language_of("file" + extension, b"") is language
-
-
-@pytest.mark.parametrize(
-    ("line", "name"),
-    [
-        ("#!/bin/sh", "Shell"),
-        ("#! /usr/bin/env bash", "Shell"),
-        ("#!/usr/bin/python3.11 -u", "Python"),
-        ("#!/usr/bin/env -S PYTHONPATH=. python3", "Python"),
-        ("#!/usr/bin/env node", "JavaScript"),
-        ("#!/usr/bin/php8.2", "PHP"),
-        ("#!/usr/bin/env Rscript", "R"),
-        ("#!/usr/bin/env ts-node", "TypeScript"),
-        ("#!/usr/bin/scala", "Scala"),
-        ("#!/usr/bin/env kotlin", "Kotlin"),
-        ("#!/usr/bin/instantfpc", "Pascal"),
-        ("#!/usr/bin/env rust-script", "Rust"),
-    ],
-)
-def test_shebangs(line, name):
-    assert LANGUAGES[by_shebang(line.encode() + b"\ncode") or 0].name == name
-    assert language_of("tool", line.encode() + b"\r\n").name == name
-
-
-def test_no_shebang_no_language():
-    for data in (b"", b"#!", b"#!/usr/bin/perl\n", b"#!/usr/bin/env\n", b"text"):
-        assert by_shebang(data) is None
-    assert language_of("README", b"words") is None
-    assert language_of("x.unknown", b"#!/bin/sh\n") is None
-    assert language_of(".hidden", b"#!/bin/sh\n") is None
-    assert language_of(".bashrc").name == "Shell"
-    assert language_of("SConstruct").name == "Python"
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "language"),
-    [
-        ("x.h", b"int f(int a);\n/* this class of functions */\nstruct s;\n", "C"),
-        ("x.h", b"namespace a {\n", "C++"),
-        ("x.h", b"  template <class T>\nT f();", "C++"),
-        ("x.h", b"void f(std::string s);", "C++"),
-        ("x.h", b"class A : public B {", "C++"),
-        ("x.h", b"@interface A : NSObject\n@end", "Objective-C"),
-        ("x.C", b"", "C++"),
-        ("x.m", b"function y = f(x)\n", None),
-        ("x.pp", b"class apache {\n}\n", None),
-        ("x.pp", b"unit a;\ninterface\n", "Pascal"),
-        ("x.ts", b'<?xml version="1.0"?>\n<!DOCTYPE TS>', None),
-        ("x.ts", b"const a: number = 1", "TypeScript"),
-    ],
-)
-def test_extensions_that_several_languages_share(name, data, language):
-    found = language_of(name, data)
-    assert (found.name if found else None) == language
 
 
 @pytest.fixture

@@ -99,19 +99,17 @@ class Run:
 
     def pack_all(self, encoder: Encoder) -> None:
         """Phase 3."""
-        recipe, parts = self.corpus.recipe, len(self.read)
-        sources = [result["source"] for result in self.read]
-        self._phase("place", pack.Place(self.layout, recipe, self.groups, sources), parts,
-                    label="place")  # fmt: skip
+        self.place_all()
         sizes = [group.bytes // group.shards for group in self.groups for _ in range(group.shards)]
-        task = pack.Pack(self.layout, recipe, encoder, self.groups, parts)
+        recipe = self.corpus.recipe
+        task = pack.Pack(self.layout, recipe, encoder, self.groups, len(self.read))
         self.packed = self._phase("pack", task, len(sizes), sizes, "tokenize and pack")
 
     def place_all(self) -> None:
         """The first half of phase 3, for whoever wants the documents in order."""
         sources = [result["source"] for result in self.read]
         place = pack.Place(self.layout, self.corpus.recipe, self.groups, sources)
-        self._phase("place", place, len(self.read))
+        self._phase("place", place, len(self.read), label="place")
 
     def shards_of(self, group: Group) -> list[int]:
         """Returns the numbers of a group's shards that hold rows, in order."""

@@ -10,7 +10,6 @@ from typing import Any
 from geex_jax.data import storage
 from geex_jax.data.document import Source
 from geex_jax.data.sources.walk import VERSION_CONTROL, Found, Walk, walk
-from geex_jax.data.stages.language import by_content, by_name, by_shebang, language_of
 from geex_jax.errors import GeexError, did_you_mean
 
 __all__ = [
@@ -18,11 +17,7 @@ __all__ = [
     "VERSION_CONTROL",
     "Found",
     "Walk",
-    "by_content",
-    "by_name",
-    "by_shebang",
     "kind_of",
-    "language_of",
     "open_source",
     "walk",
 ]

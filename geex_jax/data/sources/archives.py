@@ -96,18 +96,21 @@ class ArchiveReader:
           file: the archive; it can seek.
           path: its path in the source, and the first part of those of the documents.
         """
+        if not self.licence:
+            finder = _LicenceFinder(self.source, self.limits, self.exclude)
+            collections.deque(finder.once(file, path), maxlen=0)
+            self.licences = finder.licences
+        yield from self.once(file, path)
+        yield from self._counted(path)
+
+    def once(self, file: IO[bytes], path: str) -> Iterator[Document | Passed]:
+        """One pass over an archive, within a budget of its own."""
         try:
             self.budget = Budget(self.limits, size_of(file))
-            if not self.licence:
-                finder = _LicenceFinder(self.source, self.limits, self.exclude, "-")
-                collections.deque(finder.read(file, path), maxlen=0)
-                self.licences = finder.licences
-                file.seek(0)
         except OSError:
             yield Passed("unreadable", path)
             return
         yield from self._guarded(file, path, kind_of(path) or "tar", 0)
-        yield from self._counted(path)
 
     def _counted(self, path: str) -> Iterator[Passed]:
         size = self.counts.pop("bytes", 0)

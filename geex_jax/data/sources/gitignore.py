@@ -98,21 +98,25 @@ def read_local(path: str) -> bytes | None:
         return None
 
 
+def checkout(folder: str) -> list[str]:
+    """Returns the folders from the top of the checkout that a folder lies in down to it, or []."""
+    chain = [folder]
+    while not os.path.lexists(os.path.join(chain[-1], ".git")):
+        parent = os.path.dirname(chain[-1])
+        if parent == chain[-1]:
+            return []
+        chain.append(parent)
+    return chain[::-1]
+
+
 def above(root: str) -> Rules:
     """Returns the rules that hold for a folder from the repository around it.
 
     Where those leave the folder itself out (`.venv`, `build`), it was asked for all the same, and
     they do not hold.
     """
-    chain = [root]
-    while not os.path.lexists(os.path.join(chain[-1], ".git")):
-        parent = os.path.dirname(chain[-1])
-        if parent == chain[-1]:
-            return ()  # no repository
-        chain.append(parent)
     rules: Rules = ()
-    chain.reverse()
-    for folder, below in itertools.pairwise(chain):
+    for folder, below in itertools.pairwise(checkout(root)):
         rules = entered(rules, folder, _names(folder), read_local)
         if ignored(rules, below, folder=True):
             return ()

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
 from typing import Any
 
-from geex_jax.data.document import Document, Part, Passed
+from geex_jax.data.document import Document, Passed
 from geex_jax.data.sources.fields import language_index
-from geex_jax.data.sources.lines import line_parts, read_rows
-from geex_jax.data.sources.listing import FileSource
+from geex_jax.data.sources.lines import LineSource
 from geex_jax.data.sources.official import sample
 from geex_jax.data.sources.tables import given_language
 
@@ -28,7 +26,7 @@ _FENCE = re.compile(r"^```([\w+#.-]+)[ \t]*$", re.M)
 
 
 @dataclasses.dataclass(frozen=True)
-class InstructionSource(FileSource):
+class InstructionSource(LineSource):
     """Rows of a prompt and what should follow it.
 
     The language is that of a row's field "language", else the source's, else that of the first
@@ -50,20 +48,8 @@ class InstructionSource(FileSource):
         super().__post_init__()
         given_language(self.language)
 
-    def parts(self, index: int) -> Iterator[Part | Passed]:
-        """Yields the parts of the files.
-
-        Raises:
-          GeexError: there is no file.
-        """
-        return line_parts(self, index)
-
-    def read(self, part: Part) -> Iterator[Document | Passed]:
-        """Reads the rows of a part."""
-        for item in read_rows(self, part):
-            yield item if isinstance(item, Passed) else self._document(*item)
-
-    def _document(self, path: str, row: dict[str, Any]) -> Document | Passed:
+    def of_row(self, path: str, row: dict[str, Any]) -> Document | Passed:
+        """Returns the document of a row, or why there is none."""
         known = (layout for layout in LAYOUTS if layout[0] in row and layout[2] in row)
         first, more, last = next(known, LAYOUTS[0])
         prompt = row.get(self.prompt_field or first)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from geex_jax.data.sources.gitignore import checkout
 from geex_jax.data.stages.licences import LicenceMap, is_licence_file
 
 MAX_BYTES = 64 << 10  # a longer file is a list of notices; its head says what counts
@@ -20,7 +21,7 @@ class FolderLicences:
     """
 
     def __init__(self, root: str):
-        self._root = _top_of_checkout(root) or root
+        self._root = next(iter(checkout(root)), root)
         self._below = os.path.relpath(root, self._root)
         self._seen: set[str] = set()
         self._map = LicenceMap()
@@ -58,13 +59,3 @@ class FolderLicences:
                 except OSError:
                     continue
                 self._map.add(path, text)
-
-
-def _top_of_checkout(folder: str) -> str | None:
-    while True:
-        if os.path.lexists(os.path.join(folder, ".git")):
-            return folder
-        above = os.path.dirname(folder)
-        if above == folder:
-            return None
-        folder = above

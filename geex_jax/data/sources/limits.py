@@ -116,14 +116,11 @@ class Section:
             pass
 
 
-class _Gzip:
-    def __init__(self) -> None:
-        self._object, self._tail = zlib.decompressobj(31), b""
+class _Fed:
+    """What `bz2` and `lzma` tell, for decompressors that keep no input: the tail is kept here."""
 
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        out = self._object.decompress(self._tail + data, max_length)
-        self._tail = self._object.unconsumed_tail
-        return out
+    def __init__(self, decompressor: Any):
+        self._object, self._tail = decompressor, b""
 
     @property
     def needs_input(self) -> bool:
@@ -133,19 +130,28 @@ class _Gzip:
     def eof(self) -> bool:
         return self._object.eof
 
+
+class _Gzip(_Fed):
+    def __init__(self) -> None:
+        super().__init__(zlib.decompressobj(31))
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        out = self._object.decompress(self._tail + data, max_length)
+        self._tail = self._object.unconsumed_tail
+        return out
+
     @property
     def unused_data(self) -> bytes:
         return self._object.unused_data
 
 
-class _Zstd:
+class _Zstd(_Fed):
     """`decompressobj` knows no max_length, but whether a frame is whole: fed in small slices."""
 
     def __init__(self) -> None:
         import zstandard
 
-        self._object = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
-        self._tail = b""
+        super().__init__(zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj())
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
         import zstandard
@@ -157,14 +163,6 @@ class _Zstd:
             return self._object.decompress(piece) if piece else b""
         except zstandard.ZstdError as error:
             raise OSError(str(error)) from None
-
-    @property
-    def needs_input(self) -> bool:
-        return not self._tail
-
-    @property
-    def eof(self) -> bool:
-        return self._object.eof
 
     @property
     def unused_data(self) -> bytes:

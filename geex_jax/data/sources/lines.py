@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import abc
 import json
 from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
-from geex_jax.data.document import Part, Passed
+from geex_jax.data.document import Document, Part, Passed
 from geex_jax.data.sources.limits import Bomb, Budget, Readable, size_of, unpacked
 from geex_jax.data.sources.listing import FileSource, locator
 
@@ -41,6 +42,27 @@ def line_parts(source: FileSource, index: int) -> Iterator[Part | Passed]:
             end = min(start + RANGE_BYTES, entry.size)
             where = locator(file=entry.path, start=start, end=end)
             yield Part(index, where, end - start, entry.stamp)
+
+
+class LineSource(FileSource, abc.ABC):
+    """What sources of JSON lines have in common: a part is a range of lines."""
+
+    def parts(self, index: int) -> Iterator[Part | Passed]:
+        """Yields the parts of the files.
+
+        Raises:
+          GeexError: there is no file.
+        """
+        return line_parts(self, index)
+
+    def read(self, part: Part) -> Iterator[Document | Passed]:
+        """Reads the rows of a part."""
+        for item in read_rows(self, part):
+            yield item if isinstance(item, Passed) else self.of_row(*item)
+
+    @abc.abstractmethod
+    def of_row(self, path: str, row: dict[str, Any]) -> Document | Passed:
+        """Returns the document of a row, or why there is none."""
 
 
 def split_lines(

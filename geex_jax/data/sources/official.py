@@ -8,12 +8,11 @@ in a row goes before it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
-from geex_jax.data.document import Document, Part, Passed
+from geex_jax.data.document import Document, Passed
 from geex_jax.data.sources.fields import language_index
-from geex_jax.data.sources.lines import line_parts, read_rows
+from geex_jax.data.sources.lines import LineSource
 from geex_jax.data.sources.listing import FileSource
 from geex_jax.data.sources.tables import given_language
 from geex_jax.errors import GeexError
@@ -22,7 +21,7 @@ MODES = ("pretrain", "finetune")
 
 
 @dataclasses.dataclass(frozen=True)
-class OfficialSource(FileSource):
+class OfficialSource(LineSource):
     """Rows of code, with or without what comes before it.
 
     Attributes:
@@ -41,20 +40,8 @@ class OfficialSource(FileSource):
         if self.mode not in MODES:
             raise GeexError(f"unknown mode {self.mode!r}", f"use {' or '.join(MODES)}")
 
-    def parts(self, index: int) -> Iterator[Part | Passed]:
-        """Yields the parts of the files.
-
-        Raises:
-          GeexError: there is no file.
-        """
-        return line_parts(self, index)
-
-    def read(self, part: Part) -> Iterator[Document | Passed]:
-        """Reads the rows of a part."""
-        for item in read_rows(self, part):
-            yield item if isinstance(item, Passed) else self._document(*item)
-
-    def _document(self, path: str, row: dict[str, Any]) -> Document | Passed:
+    def of_row(self, path: str, row: dict[str, Any]) -> Document | Passed:
+        """Returns the document of a row, or why there is none."""
         prompt = row.get("prompt") if self.mode == "finetune" else None
         return sample(self, path, row, row.get("code"), prompt, self.language)
 

@@ -11,7 +11,7 @@ from geex_jax import languages
 from geex_jax.data import storage
 from geex_jax.data.document import Document, Part, Passed
 from geex_jax.data.sources.fields import Fields, fields_of
-from geex_jax.data.sources.lines import line_parts, read_rows
+from geex_jax.data.sources.lines import LineSource
 from geex_jax.data.sources.listing import FileSource, locator
 from geex_jax.data.stages.language import by_name
 from geex_jax.errors import GeexError
@@ -92,7 +92,7 @@ def given_language(name: str) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class JsonlSource(TableSource):
+class JsonlSource(LineSource, TableSource):
     """JSON lines, plain (in parts of 64 MB) or compressed (a part each)."""
 
     patterns = tuple(
@@ -102,22 +102,9 @@ class JsonlSource(TableSource):
         if ending != "json" or packing
     )
 
-    def parts(self, index: int) -> Iterator[Part | Passed]:
-        """Yields the parts of the files.
-
-        Raises:
-          GeexError: there is no file.
-        """
-        return line_parts(self, index)
-
-    def read(self, part: Part) -> Iterator[Document | Passed]:
-        """Reads the rows of a part."""
-        for item in read_rows(self, part):
-            if isinstance(item, Passed):
-                yield item
-            else:
-                path, row = item
-                yield self.document(path, row, self.fields(row))
+    def of_row(self, path: str, row: dict[str, Any]) -> Document | Passed:
+        """Returns the document of a row, or why there is none."""
+        return self.document(path, row, self.fields(row))
 
 
 @dataclasses.dataclass(frozen=True)

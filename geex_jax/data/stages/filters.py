@@ -34,7 +34,7 @@ class PaperFilters:
         return limits
 
     def __call__(self, document: Document) -> Decision:
-        """Asks in the order of `filters.REASONS`; the first that fits drops the document."""
+        """Asks for size, lines, letters, head; the first reason that fits drops the document."""
         if document.prompt is not None:
             return Decision(True, note="a row with a prompt: the limits are for files")
         limits, text = self.filters, document.text

@@ -5,10 +5,36 @@ import pytest
 from geex_jax.data.document import Document
 from geex_jax.data.filters import Filters
 from geex_jax.data.stages import DEFAULTS, STAGES, LanguageOf, PaperFilters, build
-from geex_jax.data.stages.language import language_of
+from geex_jax.data.stages.language import by_shebang, language_of
 from geex_jax.errors import GeexError
 from geex_jax.languages import LANGUAGES
 from tests.data.helpers import source
+
+SAMPLES = {
+    "C++": "a/x.cpp",
+    "Python": "x.py",
+    "Java": "Main.java",
+    "JavaScript": "x.mjs",
+    "C": "x.c",
+    "Go": "x.go",
+    "HTML": "x.HTM",
+    "Shell": "x.sh",
+    "PHP": "x.php",
+    "CSS": "x.css",
+    "TypeScript": "x.tsx",
+    "SQL": "x.sql",
+    "TeX": "x.tex",
+    "Rust": "x.rs",
+    "Objective-C": ("x.m", b"#import <Foundation/Foundation.h>\n"),
+    "Scala": "x.scala",
+    "Kotlin": "x.kt",
+    "Pascal": "x.pas",
+    "Fortran": "x.F90",
+    "R": "x.R",
+    "Cuda": "x.cu",
+    "C#": "x.cs",
+    "Objective-C++": "x.mm",
+}
 
 
 def settle(path, text="", stage=None, **fields):
@@ -17,12 +43,58 @@ def settle(path, text="", stage=None, **fields):
     return decision.reason or LANGUAGES[document.language].name
 
 
+@pytest.mark.parametrize("language", LANGUAGES, ids=lambda x: x.slug)
+def test_every_language_is_known_by_its_extension(language):
+    sample = SAMPLES[language.name]
+    name, data = sample if isinstance(sample, tuple) else (sample, b"")
+    assert language_of(name, data) is language
+    for extension in language.extensions:
+        if extension not in (".m", ".pp"):
+            assert language_of("file" + extension, b"") is language
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("#!/bin/sh", "Shell"),
+        ("#! /usr/bin/env bash", "Shell"),
+        ("#!/usr/bin/python3.11 -u", "Python"),
+        ("#!/usr/bin/env -S PYTHONPATH=. python3", "Python"),
+        ("#!/usr/bin/env node", "JavaScript"),
+        ("#!/usr/bin/php8.2", "PHP"),
+        ("#!/usr/bin/env Rscript", "R"),
+        ("#!/usr/bin/env ts-node", "TypeScript"),
+        ("#!/usr/bin/scala", "Scala"),
+        ("#!/usr/bin/env kotlin", "Kotlin"),
+        ("#!/usr/bin/instantfpc", "Pascal"),
+        ("#!/usr/bin/env rust-script", "Rust"),
+    ],
+)
+def test_shebangs(line, name):
+    assert LANGUAGES[by_shebang(line.encode() + b"\ncode") or 0].name == name
+    assert language_of("tool", line.encode() + b"\r\n").name == name
+
+
+def test_no_shebang_no_language():
+    for data in (b"", b"#!", b"#!/usr/bin/perl\n", b"#!/usr/bin/env\n", b"text"):
+        assert by_shebang(data) is None
+    assert language_of("README", b"words") is None
+    assert language_of("x.unknown", b"#!/bin/sh\n") is None
+    assert language_of(".hidden", b"#!/bin/sh\n") is None
+    assert language_of(".bashrc").name == "Shell"
+    assert language_of("SConstruct").name == "Python"
+
+
 @pytest.mark.parametrize(
     ("name", "data", "language"),
     [
         ("x.h", b"int f(int a);\n/* this class of functions */\nstruct s;\n", "C"),
         ("x.h", b"namespace a {\n", "C++"),
         ("x.h", b"\n\n  class A : public B {", "C++"),
+        ("x.h", b"  template <class T>\nT f();", "C++"),
+        ("x.h", b"class A : public B {", "C++"),
+        ("x.C", b"", "C++"),
+        ("x.ts", b"const a: number = 1", "TypeScript"),
         ("x.h", b"void f(std::string s);", "C++"),
         ("x.h", b"@interface A : NSObject\n@end", "Objective-C"),
         ("x.m", b"function y = f(x)\n", None),
@@ -54,13 +126,6 @@ def test_extensions_that_several_languages_share(name, data, language):
     found = language_of(name, data)
     assert (found.name if found else None) == language
     assert settle("a/" + name, data.decode("latin-1")) == (language or "unknown_language")
-
-
-def test_every_extension_without_evidence_is_its_usual_language():
-    for language in LANGUAGES:
-        for extension in language.extensions:
-            if extension not in (".m", ".pp"):
-                assert language_of("x" + extension) is language
 
 
 def test_the_stage_keeps_what_is_given_and_asked_for():
