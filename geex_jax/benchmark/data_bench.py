@@ -301,15 +301,10 @@ def tokenization(tokenizer: Any, texts: Sequence[str], rounds: int) -> dict[str,
 
 
 def loader(folder: pathlib.Path, rounds: int) -> dict[str, Any]:
-    """Returns the loader's tokens per CPU second on prepared data, in the calling thread."""
-    from geex_jax.data.loader import make_loader
+    """Returns what `geex bench loader` measures in the calling thread, on prepared data."""
+    from geex_jax.benchmark import loader_bench
 
-    batches = make_loader(folder, batch_size=16, prefetch=0)
-    count = max(8, min(256, (1 << 22) // (16 * batches.seq_len)))
-    for _ in range(4):
-        next(batches)
-    seconds = _in_turns({"ours": lambda: [next(batches) for _ in range(count)]}, rounds)["ours"]
-    return {"megatokens_per_cpu_second": 16 * batches.seq_len * count / 1e6 / seconds}
+    return loader_bench.timed(folder, 16, rounds, prefetch=0)[0]
 
 
 # --- what is printed ------------------------------------------------------------------------

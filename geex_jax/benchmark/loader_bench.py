@@ -51,32 +51,39 @@ def measure(folder: Any, batch_size: int = 32, epochs: float = 3.0) -> dict[str,
       batch_size: rows in a batch.
       epochs: how often the rows are read; memory is looked at 8 times an epoch.
     """
-    from geex_jax.data import make_loader
-
     result: dict[str, Any] = {}
     for name, prefetch in (("calling thread", 0), ("prefetching", 8)):
-        loader = make_loader(folder, batch_size=batch_size, prefetch=prefetch)
-        per_epoch = max(8, loader.rows // batch_size)
-        for _ in range(per_epoch):  # all files opened, all threads under way, caches warm
-            next(loader)
-        memory, steps = [], max(8, int(epochs * per_epoch))
-        wall, cpu = time.perf_counter(), time.process_time()
-        for step in range(steps):
-            next(loader)
-            if step % (per_epoch // 8) == 0:
-                memory.append(resident())
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        tokens = steps * batch_size * loader.seq_len / 1e6
-        result[name] = {
-            "megatokens_per_second": tokens / wall,
-            "megatokens_per_cpu_second": tokens / cpu,
-            "megabytes_first": memory[0],
-            "megabytes_last": memory[-1],
-            "megabytes_most": max(memory),
-        }
+        result[name], loader = timed(folder, batch_size, epochs, prefetch)
         result |= {"rows": loader.rows, "seq_len": loader.seq_len, "batch_size": batch_size}
     result["peer"] = _peer(result["seq_len"], batch_size)
     return result
+
+
+def timed(
+    folder: Any, batch_size: int, epochs: float, prefetch: int
+) -> tuple[dict[str, float], Any]:
+    """Returns the speed and the memory of a loader, and the loader; see `measure`."""
+    from geex_jax.data import make_loader
+
+    loader = make_loader(folder, batch_size=batch_size, prefetch=prefetch)
+    per_epoch = max(8, loader.rows // batch_size)
+    for _ in range(per_epoch):  # all files opened, all threads under way, caches warm
+        next(loader)
+    memory, steps = [], max(8, int(epochs * per_epoch))
+    wall, cpu = time.perf_counter(), time.process_time()
+    for step in range(steps):
+        next(loader)
+        if step % (per_epoch // 8) == 0:
+            memory.append(resident())
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    tokens = steps * batch_size * loader.seq_len / 1e6
+    return {
+        "megatokens_per_second": tokens / wall,
+        "megatokens_per_cpu_second": tokens / cpu,
+        "megabytes_first": memory[0],
+        "megabytes_last": memory[-1],
+        "megabytes_most": max(memory),
+    }, loader
 
 
 def _peer(seq_len: int, batch_size: int) -> dict[str, float]:

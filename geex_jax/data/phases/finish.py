@@ -278,9 +278,8 @@ def _lengths(run: Run) -> dict[str, schema.Lengths]:
     found: dict[str, schema.Lengths] = {}
     for part in range(len(run.read)):
         index = run.layout.index(part)[dedup.fate_of(run.layout, part) == KEPT]
-        bits = np.frexp(np.maximum(index["bytes"].astype(np.float64), 1))[1] - 1
         for language in np.unique(index["language"]).tolist():
-            bins = np.bincount(bits[index["language"] == language]).tolist()
+            bins = schema.histogram(index["bytes"][index["language"] == language])
             lengths = found.setdefault(LANGUAGES[language].name, schema.Lengths())
             lengths.bytes = _added(lengths.bytes, bins)
     for group in run.groups:

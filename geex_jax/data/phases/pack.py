@@ -22,6 +22,7 @@ from geex_jax.data.encode import Encoder
 from geex_jax.data.phases.layout import KEPT, PLACE, DocumentReader, Layout
 from geex_jax.data.recipe import Recipe
 from geex_jax.data.records import Row
+from geex_jax.data.report import schema
 from geex_jax.languages import LANGUAGES
 
 BYTES_PER_TOKEN = 3  # of code, about: decides how many shards there are, nothing else
@@ -185,7 +186,7 @@ class Pack:
             "tokens": written.tokens,
             "files": sizes[0],
             "bytes": sizes[1],
-            "document_tokens": _histogram(lengths),
+            "document_tokens": schema.histogram(lengths),
             "whole": counts.whole,
             "contents": digest.hexdigest(),
             "seconds": {name: round(value, 4) for name, value in seconds.items()},
@@ -225,11 +226,3 @@ class Pack:
                 if stored.prompt is not None:
                     line["prompt"] = stored.prompt
                 file.write(json.dumps(line | {"text": stored.text}) + "\n")
-
-
-def _histogram(lengths: Sequence[int]) -> list[int]:
-    """Counts lengths in [2^i, 2^(i+1))."""
-    if not lengths:
-        return []
-    bits = np.frexp(np.maximum(np.array(lengths, np.float64), 1))[1] - 1
-    return np.bincount(bits).tolist()

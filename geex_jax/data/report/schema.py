@@ -15,7 +15,10 @@ import json
 import pathlib
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from geex_jax import files
 from geex_jax.errors import GeexError
@@ -174,11 +177,12 @@ def clip(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def add_length(bins: list[int], length: int) -> None:
-    """Counts one length in a histogram of powers of two; 0 counts as 1."""
-    at = max(length, 1).bit_length() - 1
-    bins.extend([0] * (at + 1 - len(bins)))
-    bins[at] += 1
+def histogram(lengths: Sequence[int] | np.ndarray) -> list[int]:
+    """Counts lengths by powers of two: in [1, 2), [2, 4), [4, 8), ...; 0 counts as 1."""
+    if not len(lengths):
+        return []
+    bits = np.frexp(np.maximum(np.asarray(lengths, np.float64), 1))[1] - 1
+    return np.bincount(bits).tolist()
 
 
 def save(data: ReportData, folder: files.Path) -> None:
