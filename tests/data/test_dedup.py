@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from geex_jax.benchmark.recall_bench import found, jaccard, lines, planted
 from geex_jax.data import Dedup, PrepareConfig, prepare, read_sources
 from geex_jax.data.dedup import clusters, minhash, shuffle
 from geex_jax.errors import GeexError
@@ -16,46 +17,6 @@ from tests.data.conftest import CONFIG
 from tests.data.helpers import ByteTokenizer, make_tree, source, write
 
 REPO = pathlib.Path(__file__).parent.parent.parent
-VERBS = ("read", "write", "open", "close", "list", "map", "key", "row")
-WORDS = [a + b for a in VERBS for b in "ABCDEFGHIJKLM"]
-
-
-def words(rng, count):
-    return [rng.choice(WORDS) + str(rng.randrange(100)) for _ in range(count)]
-
-
-def lines(tokens):
-    return "".join(" = ".join(tokens[i : i + 4]) + ";\n" for i in range(0, len(tokens), 4))
-
-
-def jaccard(one, other, size=5):
-    sets = [
-        {tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)}
-        for tokens in (one, other)
-    ]
-    return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
-
-
-def planted(rng, similarity, count=400):
-    """Two runs of words whose sets of 5-word shingles have about that Jaccard similarity."""
-    one = words(rng, count)
-    other = list(one)
-    while jaccard(one, other) > similarity:
-        other[rng.randrange(count)] = words(rng, 1)[0]
-    return one, other
-
-
-def found(pairs, settings):
-    """The share of pairs that meet in a band and whose estimate reaches the threshold."""
-    hits = 0
-    for pair in pairs:
-        matrix = minhash.signatures(
-            [minhash.shingles(lines(x), settings.shingle) for x in pair], settings.permutations
-        )
-        keys = minhash.band_keys(matrix, *minhash.bands(settings))
-        meet = bool(np.any(keys[0] == keys[1]))
-        hits += meet and minhash.similarity(matrix[0], matrix[1:])[0] >= settings.near
-    return hits / len(pairs)
 
 
 def test_recall_and_false_alarms_at_known_similarities():

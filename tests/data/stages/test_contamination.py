@@ -9,6 +9,8 @@ import sysconfig
 import numpy as np
 import pytest
 
+from geex_jax.benchmark import recall_bench
+from geex_jax.benchmark.embedded import write_benchmark
 from geex_jax.data.document import Document
 from geex_jax.data.stages import Contamination, ngrams
 from geex_jax.errors import GeexError
@@ -122,3 +124,16 @@ def test_humaneval_x(shared):
     files = sorted(pathlib.Path(sysconfig.get_path("stdlib")).glob("*.py"))
     dropped = [f.name for f in files if not judge(stage, f.read_text("utf-8", "replace"))[1].keep]
     assert len(files) > 100 and not dropped
+
+
+def test_the_bench_edits_tasks_and_counts_what_is_caught(tmp_path, capsys):
+    write_benchmark(tmp_path / "tasks", 0, 5, 3)
+    recall_bench.main(["--pairs", "2", "--benchmarks", str(tmp_path / "tasks")])
+    out = capsys.readouterr().out
+    assert "mean Jaccard 0.9" in out and "as it is" in out and "rust" in out
+    problem = {"task_id": "Python/0", "prompt": "def f(x):  # add\n",
+               "canonical_solution": "    return x\n", "test": "assert f(1)\n"}  # fmt: skip
+    whole = recall_bench.edits(problem, True)
+    assert whole["no comments"] == "def f(x):  \n    return x\n"
+    assert whole["tabs, capitals"] == "DEF\tF(X):\t#\tADD\n\tRETURN\tX\n"
+    assert whole["3 names changed"] != whole["as it is"]
