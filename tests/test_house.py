@@ -27,6 +27,7 @@ ROOMS = [
     "data",
     "training",
     "inference",
+    "plan",
     "benchmark",
     "__init__",
     "quickstart",

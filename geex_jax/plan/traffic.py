@@ -22,6 +22,7 @@ FREE = frozenset((
 ))  # fmt: skip
 SLICES = ("dynamic-slice", "slice", "gather")
 PASSES = ("bitcast", "reshape", "copy", "convert", "transpose")
+SMALL = 1 << 18  # elements; a smaller array is likely to be another one of the same size
 CARRIES = ("ConcatBitcast", "AllocateBuffer", "AssumeGatherIndicesInBound")
 
 
@@ -31,12 +32,14 @@ class Traffic:
 
     Attributes:
       hbm: bytes read from and written to HBM.
+      loops: those of them that are moved inside loops.
       host: bytes moved between HBM and the host's memory.
       cycles: the compiler's estimate; Pallas kernels and collectives have none.
       kernels: how often a Pallas kernel runs, of which cycles know nothing.
     """
 
     hbm: float
+    loops: float
     host: float
     cycles: float
     kernels: float
@@ -60,15 +63,16 @@ class Copy:
 
 def measure(module: Module) -> Traffic:
     """Adds up HBM traffic and cycles."""
-    hbm = host = cycles = kernels = 0.0
+    hbm = loops = host = cycles = kernels = 0.0
     for computation, times in module.sequential():
         for instruction in computation.instructions:
             cycles += (instruction.number("estimated_cycles") or 0) * times
             kernels += times * ("tpu_custom_call" in instruction.rest)
             near, far = _bytes(module, computation, instruction)
             hbm += near * times
+            loops += 0.0 if computation.entry else near * times
             host += far * times
-    return Traffic(hbm, host, cycles, kernels)
+    return Traffic(hbm, loops, host, cycles, kernels)
 
 
 def _bytes(module: Module, computation: Computation, instruction: Instruction) -> tuple:
@@ -77,14 +81,14 @@ def _bytes(module: Module, computation: Computation, instruction: Instruction) -
     if instruction.opcode in ("copy-start", "slice-start"):
         return _moved(instruction)
     inner = None
-    if instruction.opcode == "fusion" and instruction.calls:
-        inner = module.computations.get(instruction.calls[0][1])
+    if instruction.opcode == "fusion":
+        inner = _inside(module, instruction)
         part = inner and next((i for i in inner.instructions if "AsyncCollective" in i.rest), None)
         if inner is not None and part is not None:
             starts = "AsyncCollectiveStart" in part.rest
             started = [i for i in inner.instructions if i.opcode in KINDS]
             return float(sum(a.bytes for i in started for a in i.arrays) * starts), 0.0
-    read = _read(computation, instruction, inner)
+    read = _read(module, computation, instruction, inner)
     return read + _written(instruction, inner), 0.0
 
 
@@ -99,7 +103,9 @@ def _moved(instruction: Instruction) -> tuple[float, float]:
     return near, size * (5 in (source.space, target.space))
 
 
-def _read(computation: Computation, instruction: Instruction, inner: Computation | None) -> float:
+def _read(
+    module: Module, computation: Computation, instruction: Instruction, inner: Computation | None
+) -> float:
     total = 0.0
     parameters = _parameters(inner) if inner else {}
     for at, name in enumerate(instruction.operands):
@@ -109,7 +115,7 @@ def _read(computation: Computation, instruction: Instruction, inner: Computation
         whole = sum(a.bytes for a in operand.arrays if a.space == 0)
         if whole and operand.opcode != "constant":
             if inner is not None and at in parameters:
-                whole = min(whole, _used(inner, parameters[at], whole))
+                whole = min(whole, _used(module, inner, parameters[at], whole))
             elif instruction.opcode in SLICES:
                 whole = min(whole, instruction.bytes)
             elif instruction.opcode in ("dynamic-update-slice", "scatter") and at == 0:
@@ -122,7 +128,7 @@ def _parameters(inner: Computation) -> dict[int, Instruction]:
     return {int(i.operands[0]): i for i in inner.instructions if i.opcode == "parameter"}
 
 
-def _used(inner: Computation, parameter: Instruction, whole: float) -> float:
+def _used(module: Module, inner: Computation, parameter: Instruction, whole: float) -> float:
     # Bytes of a fusion's parameter that are read, if all its uses only slice or update it.
     total = 0.0
     todo, seen = [parameter.name], set()
@@ -137,6 +143,15 @@ def _used(inner: Computation, parameter: Instruction, whole: float) -> float:
                 pass
             elif (user.opcode == "tuple" and user.root) or user.opcode in KINDS:
                 pass  # handed on; what a collective reads goes to the network
+            elif user.opcode == "fusion" and _copies(module, user) and not user.root:
+                seen.add(user.name)
+                todo.append(user.name)
+            elif user.opcode == "fusion" and (nested := _inside(module, user)) is not None:
+                seen.add(user.name)
+                inputs = _parameters(nested)
+                for at, operand in enumerate(user.operands):
+                    if operand == name:
+                        total += _used(module, nested, inputs[at], whole)
             elif user.opcode in PASSES and not user.root:
                 seen.add(user.name)
                 todo.append(user.name)
@@ -178,7 +193,7 @@ def copies(module: Module, sizes: Iterable[int], within: str = "") -> list[Copy]
       sizes: numbers of elements to look for, such as those of a KV cache.
       within: only in computations that run more than once if "loops".
     """
-    wanted = set(sizes)
+    wanted = {size for size in sizes if size >= SMALL}
     found = []
     for computation, times in module.sequential():
         if within == "loops" and computation.entry:
@@ -197,8 +212,12 @@ def copies(module: Module, sizes: Iterable[int], within: str = "") -> list[Copy]
     return found
 
 
+def _inside(module: Module, fusion: Instruction) -> Computation | None:
+    return module.computations.get(fusion.calls[0][1]) if fusion.calls else None
+
+
 def _copies(module: Module, instruction: Instruction) -> bool:
-    inner = module.computations.get(instruction.calls[0][1]) if instruction.calls else None
+    inner = _inside(module, instruction)
     return inner is not None and all(
         i.opcode in (*PASSES, "parameter", "constant", "tuple") for i in inner.instructions
     )
