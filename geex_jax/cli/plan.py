@@ -51,8 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     serve.add_argument("--mesh", default="", metavar="AXES",
                        help="tensor=4, for example (default: all devices on tensor)")  # fmt: skip
     paper = parser.add_argument_group("scaling")
-    paper.add_argument("--scaling", metavar="A..B",
-                       help="the paper's 13B at a global batch of 3072 rows on A to B chips")
+    paper.add_argument(
+        "--scaling",
+        metavar="A..B",
+        help="the paper's 13B at a global batch of 3072 rows on A to B chips",
+    )
     paper.add_argument("--topology-family", default="v4,v5p", metavar="LIST",
                        help="generations of the table (default %(default)s)")  # fmt: skip
 
@@ -65,9 +68,7 @@ def run(args: argparse.Namespace) -> int:
                  "--memory-only", "--search", "--compiler-option", "--fast", "--cache", "--decode",
                  "--preset", "--bits", "--kv-bits", "--batch", "--context", "--prompt", "--mesh",
                  "--scaling", "--topology-family", "--compiles"]  # fmt: skip
-        raise GeexError(
-            f"unknown flag {flags[0]}", did_you_mean(flags[0].split("=")[0], known)
-        )
+        raise GeexError(f"unknown flag {flags[0]}", did_you_mean(flags[0].split("=")[0], known))
     if args.scaling:
         return _scaling(args)
     if args.slice == "list":

@@ -38,7 +38,8 @@ class Collective:
       ici, dcn: bytes that one device sends in one run, over each network.
       asynchronous: whether the program goes on while it runs.
       how: "sync", "start/done", "fused" (async_collective_fusion), "windowed" (permutes in turn
-        with the parts of a matmul), "call-start" (on a SparseCore or another core) or "megascale" (between slices).
+        with the parts of a matmul), "call-start" (on a SparseCore or another core), "megascale"
+        (between slices).
       dtype, scope: of its array; the part of the model it serves.
       shapes: of its arrays, as text.
     """
@@ -116,9 +117,8 @@ def _owners(module: Module) -> dict[str, tuple[Instruction, str]]:
                     continue
                 how = "sync"
                 inner = module.computations.get(called)
-                if inner and any(_async_part(i) for i in inner.instructions):
-                    how = "fused"
-                elif "async_collective_fusion" in called:
+                parts = inner.instructions if inner else []
+                if any(map(_async_part, parts)) or "async_collective_fusion" in called:
                     how = "fused"
                 elif instruction.opcode in ("async-start", "call-start"):
                     how = "call-start" if instruction.opcode == "call-start" else "start/done"
@@ -239,7 +239,7 @@ def groups_of(instruction: Instruction, devices: int) -> np.ndarray:
     rest = instruction.rest
     if "source_target_pairs" in rest:
         pairs = _pairs(instruction)
-        return np.asarray([sorted({d for p in pairs for d in p})] or [[0]])
+        return np.asarray([sorted({d for p in pairs for d in p}) or [0]])
     if lists := re.search(r"replica_groups=\{(\{[\d,{}\s]*\})\}", rest):
         rows = re.findall(r"\{([\d,]+)\}", lists[1])
         return np.asarray([[int(d) for d in row.split(",")] for row in rows])
@@ -297,6 +297,7 @@ def full_gradients(found: list[Collective], kernels: set[int]) -> list[Collectiv
       found: from `find`.
       kernels: numbers of elements of the sharded parameters, of one layer each.
     """
+
     def carries(collective: Collective) -> bool:
         sizes = [a.elements for a in arrays_of(collective.shapes)]
         return any(n in kernels and n > 1 << 16 for n in sizes)

@@ -65,8 +65,8 @@ class Summary:
     def used(self) -> float:
         """Bytes to budget for: arguments, outputs that are not arguments, temporaries."""
         m = self.memory
-        return m.get("argument", 0) + max(0, m.get("output", 0) - m.get("alias", 0)) + m.get(
-            "temp", 0
+        return (
+            m.get("argument", 0) + max(0, m.get("output", 0) - m.get("alias", 0)) + m.get("temp", 0)
         )
 
 
@@ -186,12 +186,15 @@ def _failed(error: Exception, summary: Summary, options: dict) -> None:
         ) from None
     if options and "option" in text.lower():
         raise GeexError(f"the compiler refuses an option: {first}") from None
-    raise GeexError(f"the compiler failed: {first}", "see the whole message with --debug") from error
+    raise GeexError(
+        f"the compiler failed: {first}", "see the whole message with --debug"
+    ) from error
 
 
 # Options whose effect is known to somebody; others are passed on as well.
 KNOWN_OPTIONS = (
-    "xla_tpu_enable_async_collective_fusion", "xla_tpu_enable_async_collective_fusion_fuse_all_gather",
+    "xla_tpu_enable_async_collective_fusion",
+    "xla_tpu_enable_async_collective_fusion_fuse_all_gather",
     "xla_tpu_enable_async_collective_fusion_fuse_reduce_scatter",
     "xla_tpu_enable_async_collective_fusion_multiple_steps",
     "xla_tpu_overlap_compute_collective_tc", "xla_enable_async_all_gather",

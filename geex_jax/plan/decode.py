@@ -129,7 +129,7 @@ class Shapes:
         model = Transformer(config)
 
         def build() -> Any:
-            params = model.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+            params: Any = model.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
             return quantize_params(params, bits) if bits < 16 else params
 
         params = jax.eval_shape(build)
@@ -270,9 +270,7 @@ def _weights(bits: int) -> str:
 
 
 def _warnings(counted: Any, found: dict[str, Summary]) -> list[str]:
-    lines = [
-        f"Pallas kernel {name} declares no FLOPs: counted as 0" for name in counted.unknown
-    ]
+    lines = [f"Pallas kernel {name} declares no FLOPs: counted as 0" for name in counted.unknown]
     for name, summary in found.items():
         for copy in summary.copies:
             lines.append(

@@ -17,6 +17,7 @@ from jax.sharding import AbstractMesh, AxisType
 
 from geex_jax.errors import GeexError
 from geex_jax.models import ModelConfig
+from geex_jax.pages import Table, text_table
 from geex_jax.parallel import AXES
 from geex_jax.parallel.rules import ACTIVATION_RULES
 from geex_jax.plan.topology import Topology
@@ -88,11 +89,138 @@ def mesh_sizes(wanted: Mapping[str, int], devices: int) -> dict[str, int]:
     return {name: devices // known if name in free else n for name, n in sizes.items()}
 
 
-def abstract_program(config: Any, sizes: Mapping[str, int]) -> tuple[Program, Any]:
+def abstract_program(
+    config: Any, sizes: Mapping[str, int], topology: Topology
+) -> tuple[Program, Any]:
     """The step of a config on a mesh without devices, and its jaxpr."""
-    mesh: Any = AbstractMesh(
-        tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes)
-    )
+    kinds = (AxisType.Auto,) * len(sizes)
+    device = _abstract_device(topology)
+    known = {} if device is None else {"abstract_device": device}
+    mesh: Any = AbstractMesh(tuple(sizes.values()), tuple(sizes), axis_types=kinds, **known)
     program = train_program(config, mesh)
     with jax.sharding.use_abstract_mesh(mesh), nn.logical_axis_rules(ACTIVATION_RULES):
         return program, program.step.trace(program.state, program.batch).jaxpr
+
+
+def _abstract_device(topology: Topology) -> Any:
+    # Kernels are chosen by the device that is traced for. Older versions of jax know no platform.
+    make: Any = getattr(jax.sharding, "AbstractDevice", None)
+    for words in ({"platform": "tpu"}, {}):
+        try:
+            return make(device_kind=topology.chip.kind, num_cores=1, **words)
+        except TypeError:
+            continue
+    return None
+
+
+# Arrays of the working set that exist at the same time, as multiples of one; fitted to programs
+# that the compiler made (`geex bench plan --memory` prints how far off they are).
+GATHERED = 3.0  # a layer's weights: in use, being fetched, and their gradients before they are cut
+WIDE = 3.0  # [tokens, d_ff]: before and after the activation, and a gradient
+NARROW = 8.0  # [tokens, d_model], in the compute type
+SCORES = 2.0  # float32 [heads, T, T], where attention is no kernel
+LOGITS = 2.0  # float32 [rows, chunk, vocabulary]
+
+
+def working_set(program: Program, config: Any, sizes: Mapping[str, int], kernel: bool) -> dict:
+    """Bytes of one device for what lives only a while: in a block, in the loss.
+
+    Args:
+      program: the step. config: its config. sizes: of the mesh axes.
+      kernel: attention runs as a Pallas kernel, so no scores [T, T] exist.
+    """
+    model, length = program.model, program.batch["tokens"].shape[1]
+    rows = config.batch_size / config.accumulate / (sizes["data"] * sizes["fsdp"])
+    tokens = rows * length / sizes.get("sequence", 1)
+    tensor, width = sizes["tensor"], 2 if model.dtype != "float32" else 4
+    whole = _layer_elements(program) / tensor * width
+    wide = tokens * model.d_ff / tensor * width * (WIDE + model.gated_mlp)
+    narrow = tokens * model.d_model * width * NARROW
+    scores = 0.0
+    if not kernel:
+        scores = SCORES * tokens * length * model.num_heads / tensor * 4
+    chunk = min(config.loss_chunk, length)
+    table = model.vocab_size * model.d_model / tensor
+    logits = LOGITS * rows * chunk * model.vocab_size / tensor * 4
+    return {
+        "block": GATHERED * whole + wide + narrow + scores,
+        "loss": logits + table * (width + 4) + narrow / 2,
+    }
+
+
+def _layer_elements(program: Program) -> float:
+    leaves = jax.tree.leaves(program.state.params["layers"]) if (
+        "layers" in program.state.params
+    ) else jax.tree.leaves(program.state.params.get("layers_0", {}))  # fmt: skip
+    stacked = program.model.num_layers if "layers" in program.state.params else 1
+    return sum(math.prod(leaf.shape) for leaf in leaves) / stacked
+
+
+def estimate(config: Any, topology: Topology) -> dict[str, Any]:
+    """Bytes of one device for the step of a config, by arithmetic.
+
+    Returns:
+      A dict that JSON can hold: `parts` (name -> bytes), `total`, `usable`, `fits`, `host` (bytes
+      in the host's memory), `flops_ratio` (of rematerialization), `label`.
+
+    Raises:
+      GeexError: sizes that do not divide over the mesh or the topology.
+    """
+    from geex_jax.plan import flops as counting
+    from geex_jax.plan.train import gradient_bytes, state_bytes
+    from geex_jax.training.metrics import flops_per_token
+
+    sizes = mesh_sizes(config.mesh.to_dict(), topology.devices)
+    program, jaxpr = abstract_program(config, sizes, topology)
+    counted = counting.count(jaxpr)
+    length = program.batch["tokens"].shape[1]
+    kernel = bool(counted.kernels or counted.unknown)
+    kept = activations(jaxpr, config, program.model, sizes)
+    working = working_set(program, config, sizes, kernel)
+    sets = 1 if config.accumulate == 1 else 2
+    parts = {
+        **state_bytes(program),
+        "gradients": sets * gradient_bytes(program),
+        "kept for the backward pass": kept["device"],
+        "working set": max(working.values()),
+    }
+    total = sum(parts.values())
+    per_token = flops_per_token(program.model, length)
+    return {
+        "kind": "memory",
+        "label": "estimate: arithmetic from shapes, not compiled",
+        "topology": topology.label,
+        "model": program.model.name,
+        "mesh": sizes,
+        "batch_size": config.batch_size,
+        "accumulate": config.accumulate,
+        "remat": config.model.remat,
+        "parts": parts,
+        "total": total,
+        "usable": topology.chip.usable,
+        "fits": total <= topology.chip.usable,
+        "host": kept["host"],
+        "elements": sum(math.prod(x.shape) for x in jax.tree.leaves(program.state.params)),
+        "tokens": config.batch_size * length,
+        "width": program.model.d_model,
+        "blocks": program.model.num_blocks,
+        "flops": per_token * config.batch_size * length,
+        "flops_ratio": counted.total / (config.batch_size * length) / per_token,
+    }
+
+
+def render(found: Mapping[str, Any]) -> str:
+    """An estimate as text."""
+    from geex_jax.plan.render import gib
+
+    mesh = " x ".join(f"{k}={v}" for k, v in found["mesh"].items() if v > 1) or "one device"
+    rows: list[list[Any]] = [[name, gib(size)] for name, size in found["parts"].items()]
+    rows.append(["all", gib(found["total"])])
+    if found["host"]:
+        rows.append(["in the host's memory", gib(found["host"])])
+    verdict = "fits" if found["fits"] else "does not fit"
+    return (
+        f"{found['model']} on {found['topology']}, mesh {mesh}, batch {found['batch_size']} in "
+        f"{found['accumulate']}, remat {found['remat']}: {verdict} {gib(found['usable'])} a device "
+        f"({found['label']})\n{text_table(Table('', ['bytes of one device', ''], rows))}"
+    )

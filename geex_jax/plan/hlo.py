@@ -163,9 +163,7 @@ def _instruction(line: str, head: re.Match) -> Instruction | None:
     operands = _NAME.findall(line[opened:closed])
     if kind[1] in ("constant", "parameter"):
         operands = [line[opened + 1 : closed - 1]]
-    return Instruction(
-        head[2], kind[1], line[at:end], operands, line[closed:], bool(head[1])
-    )
+    return Instruction(head[2], kind[1], line[at:end], operands, line[closed:], bool(head[1]))
 
 
 class Module:
@@ -219,7 +217,7 @@ class Module:
 
     def trip_count(self, computation: Computation, loop: Instruction) -> int | None:
         """Rounds of a while loop that counts up to a constant; None if it does not."""
-        known = re.search(r'known_trip_count\W+n\W+(\d+)', loop.rest)
+        known = re.search(r"known_trip_count\W+n\W+(\d+)", loop.rest)
         if known:
             return int(known[1])
         called = dict(loop.calls)
@@ -287,9 +285,7 @@ class Module:
             for computation in self.computations.values()
             for instruction in computation.instructions
             for role, called in instruction.calls
-            if role == "to_apply"
-            or (instruction.opcode == "fusion")
-            or role == "condition"
+            if role == "to_apply" or (instruction.opcode == "fusion") or role == "condition"
         }
         for name, times in self.runs.items():
             if name not in inside:

@@ -160,7 +160,10 @@ def _times(plan: Mapping[str, Any]) -> str:
     if r["dcn"]:
         rows.append(["DCN", f"{r['dcn'] * 1e3:.1f} ms"])
     rows.append(["of ICI and DCN, printed as synchronous", f"{r['exposed'] * 1e3:.1f} ms"])
-    lines = [f"roofline ({r['label']}); bound by {r['bound']}", text_table(Table("", ["", ""], rows))]
+    lines = [
+        f"roofline ({r['label']}); bound by {r['bound']}",
+        text_table(Table("", ["", ""], rows)),
+    ]
     if plan["kind"] == "train":
         low, high = r["tokens_per_second"]
         lines.append(

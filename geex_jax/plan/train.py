@@ -16,6 +16,7 @@ from geex_jax.plan import flops as counting
 from geex_jax.plan.compile import FAST, Look, Summary, compile_lowered
 from geex_jax.plan.estimate import activations, local_bytes
 from geex_jax.plan.roofline import LABEL, roofline
+from geex_jax.plan.scaling import keep_wire
 from geex_jax.plan.topology import Topology, open_devices
 from geex_jax.training.metrics import flops_per_token
 from geex_jax.training.program import Program, train_program
@@ -59,7 +60,10 @@ def plan_train(
     label = f"compiling {program.model.name} for {topology.label}"
     summary = compile_lowered(lowered, topology, slice_of, options, cache, look, label)
     summary.lower_seconds = lowering
-    return report(config, program, topology, counted, summary, fast, traced.jaxpr)
+    plan = report(config, program, topology, counted, summary, fast, traced.jaxpr)
+    if cache:
+        keep_wire(cache, plan)
+    return plan
 
 
 def sharded_sizes(program: Program) -> set[int]:
@@ -77,8 +81,8 @@ def state_bytes(program: Program) -> dict[str, float]:
     """Bytes of one device for parameters, the optimizer's state and the rest of the state."""
     state = program.state
     parts = {
-        "parameters": sum(map(local_bytes, jax.tree.leaves(state.params))),
-        "optimizer": sum(map(local_bytes, jax.tree.leaves(state.opt_state))),
+        "parameters": float(sum(map(local_bytes, jax.tree.leaves(state.params)))),
+        "optimizer": float(sum(map(local_bytes, jax.tree.leaves(state.opt_state)))),
     }
     everything = sum(map(local_bytes, jax.tree.leaves(state)))
     batch = sum(map(local_bytes, program.batch.values()))
