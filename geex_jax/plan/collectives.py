@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from geex_jax.plan.hlo import Array, Computation, Instruction, Module, arrays_of
+from geex_jax.plan.hlo import CALLS, Array, Computation, Instruction, Module, arrays_of
 
 KINDS = (
     "all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute",
@@ -113,7 +113,8 @@ def _owners(module: Module) -> dict[str, tuple[Instruction, str]]:
     for name in module.runs:
         for instruction in module.computations[name].instructions:
             for role, called in instruction.calls:
-                if instruction.opcode == "while" or role in ("to_apply", "condition"):
+                calls = instruction.opcode in CALLS or role not in ("to_apply", "condition")
+                if instruction.opcode == "while" or not calls:
                     continue
                 how = "sync"
                 inner = module.computations.get(called)
