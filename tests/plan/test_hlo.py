@@ -98,6 +98,7 @@ def test_bytes_on_the_wires_of_every_kind():
     kinds = {(c.kind, c.how): c for c in found}
     gather = kinds["all-gather", "start/done"]
     assert gather.bytes == 256 * 8 * 2 and gather.asynchronous
+    assert not kinds["all-gather", "awaited at once"].asynchronous
     permute = kinds["collective-permute", "windowed"]
     assert permute.ici == 192 * 768 * 2 and permute.group == 4
     assert kinds["all-reduce", "call-start"].ici == 2 * 4000 * 3 / 4
