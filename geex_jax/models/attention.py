@@ -112,7 +112,9 @@ class Attention(nn.Module):
         width = config.head_width
 
         def project(name: str, source: jax.Array, heads: int) -> jax.Array:
-            y = Linear(heads * width, config, config.qkv_bias, name=name)(source)
+            y = Linear(heads * width, config, config.qkv_bias, axes=("embed", "heads"), name=name)(
+                source
+            )
             y = nn.with_logical_constraint(y, ("batch", "length", "heads"))
             return checkpoint_name(y.reshape(*y.shape[:2], heads, width), name)
 
@@ -142,7 +144,12 @@ class Attention(nn.Module):
         self.sow("intermediates", "probs", probs)
         out = out.reshape(*out.shape[:2], config.num_heads * width)
         out = nn.with_logical_constraint(out, ("batch", "length", "heads"))
-        out = Linear(config.d_model, config, config.output_bias, self.output_init, name="output")(
-            out
+        output = Linear(
+            config.d_model,
+            config,
+            config.output_bias,
+            self.output_init,
+            axes=("heads", "embed"),
+            name="output",
         )
-        return out, cache
+        return output(out), cache

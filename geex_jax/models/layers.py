@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -37,12 +38,41 @@ def unpack_int4(packed: jax.Array) -> jax.Array:
     return jnp.stack([high, low], axis=-1).reshape(*packed.shape[:-1], -1)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _gathered(kernel, dtype, axes, stored):
+    del stored
+    return nn.with_logical_constraint(kernel.astype(dtype), axes)
+
+
+_gathered.defvjp(
+    lambda kernel, dtype, axes, stored: (_gathered(kernel, dtype, axes, stored), None),
+    # No constraint here: a gradient is summed straight into the place of its parameter.
+    lambda dtype, axes, stored, _, grad: (grad.astype(stored),),
+)
+
+
+def gathered(kernel: jax.Array, dtype: jnp.dtype, axes: tuple[str | None, ...]) -> jax.Array:
+    """A parameter in the compute dtype, whole but for the logical axes that split activations.
+
+    On a mesh that splits parameters this is where one is gathered: once, in the narrow type, for
+    all that reads it (each matmul left to itself gathers its own, and the backward pass thrice).
+
+    Args:
+      kernel: [..., in, out] in any float type.
+      dtype: the compute type.
+      axes: logical axis names of the dimensions, such as ("embed", "heads").
+    """
+    if not nn.get_logical_axis_rules() or jax.sharding.get_abstract_mesh().empty:
+        return kernel.astype(dtype)
+    return _gathered(kernel, dtype, axes, kernel.dtype)
+
+
 class Linear(nn.Module):
     """y = x W + b, with a float kernel [in, out] or a quantized one.
 
     If the parameters hold `kernel_int8` [out, in] (or `kernel_int4` [out, in/2]) and
     `kernel_scale` [out], y = (x Q^T) * scale + b: the stored weights stay 8 (or 4) bits wide and
-    the scale is applied to the result, in float32.
+    the scale is applied to the result, in float32. `axes` are the logical axes of [in, out].
     """
 
     features: int
@@ -50,6 +80,7 @@ class Linear(nn.Module):
     use_bias: bool = True
     kernel_init: Initializer = nn.initializers.normal(0.02)
     wide: bool = False
+    axes: tuple[str, str] = ("embed", "embed")
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -66,7 +97,8 @@ class Linear(nn.Module):
             shape = (x.shape[-1], self.features)
             kernel = self.param("kernel", self.kernel_init, shape, param_dtype)
             result = jnp.float32 if self.wide else None
-            y = jnp.einsum("...i,io->...o", x, kernel.astype(dtype), preferred_element_type=result)
+            kernel = gathered(kernel, dtype, self.axes)
+            y = jnp.einsum("...i,io->...o", x, kernel, preferred_element_type=result)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), param_dtype)
             y = y + bias.astype(y.dtype)
@@ -129,13 +161,15 @@ class MLP(nn.Module):
         config = self.config
         act = ACTIVATIONS[config.activation]
         bias = config.mlp_bias
-        up = Linear(config.d_ff, config, bias, name="up")(x)
+        wide, narrow = ("embed", "mlp"), ("mlp", "embed")
+        up = Linear(config.d_ff, config, bias, axes=wide, name="up")(x)
         if config.gated_mlp:
-            hidden = act(Linear(config.d_ff, config, bias, name="gate")(x)) * up
+            hidden = act(Linear(config.d_ff, config, bias, axes=wide, name="gate")(x)) * up
         else:
             hidden = act(up)
         hidden = nn.with_logical_constraint(hidden, ("batch", "length", "mlp"))
-        return Linear(config.d_model, config, bias, self.down_init, name="down")(hidden)
+        down = Linear(config.d_model, config, bias, self.down_init, axes=narrow, name="down")
+        return down(hidden)
 
 
 def rotary_frequencies(config: ModelConfig) -> np.ndarray:

@@ -24,6 +24,12 @@ REMAT_POLICIES = {
 }
 
 
+def residual_constraint(x: jax.Array) -> jax.Array:
+    """Says where x [B, T, D] lies between blocks; a single new token cannot be split."""
+    length = "length" if x.shape[1] == 1 else "residual_length"
+    return nn.with_logical_constraint(x, ("batch", length, "embed"))
+
+
 class Block(nn.Module):
     """x += attention(norm x); x += mlp(norm x), or both branches from one x when parallel."""
 
@@ -58,7 +64,7 @@ class Block(nn.Module):
         self.sow("intermediates", "mlp_out", fed)
         fed = dropout(self, config)(fed)
         x = x + fed if config.residual == "serial" else x + attended + fed
-        x = nn.with_logical_constraint(x, ("batch", "length", "embed"))
+        x = residual_constraint(x)
         self.sow("intermediates", "residual", x)
         return (x, buffers, index + 1), None
 
@@ -106,7 +112,7 @@ class TopQuery(nn.Module):
             (config.context_length, config.d_model),
             jnp.dtype(config.param_dtype),
         )
-        query = table[positions].astype(config.dtype)
+        query = residual_constraint(table[positions].astype(config.dtype))
         index = jnp.asarray(config.num_layers, jnp.int32)
         (x, buffers, _), _ = _remat(config)(config, name="layer")(
             (x, buffers, index), context, query
@@ -152,7 +158,8 @@ class Transformer(nn.Module):
             self.top_query = TopQuery(config)
         if not config.tied_head:
             # Logits are made in float32 from the compute dtype, like tied ones.
-            self.head = Linear(config.vocab_size, config, config.head_bias, wide=True)
+            axes = ("embed", "vocab")
+            self.head = Linear(config.vocab_size, config, config.head_bias, wide=True, axes=axes)
         elif config.head_bias:
             self.head = Bias(config.vocab_size, config)
 
@@ -215,7 +222,7 @@ class Transformer(nn.Module):
         x = self.embedding(tokens, positions)
         self.sow("intermediates", "embedded", x)
         x = self.embedding_dropout(x)
-        x = nn.with_logical_constraint(x, ("batch", "length", "embed"))
+        x = residual_constraint(x)
         x, buffers = self._blocks(x, buffers, context)
         x = self.final_norm(x).astype(config.dtype)
         self.sow("intermediates", "normed", x)

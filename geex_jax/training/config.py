@@ -21,6 +21,7 @@ Config: TypeAlias = Any  # a ConfigDict; its attributes have no static types
 # A run may be taken up again with other values of these; all others decide the losses.
 FREE_ON_RESUME = (
     "mesh",
+    "zero",
     "log",
     "checkpoint",
     "evaluate",
@@ -74,7 +75,9 @@ def default_config() -> Config:
                 "window": 128,
                 "stop_after": 20,  # steps skipped in a row that end the run
             },
-            "mesh": {"data": 1, "fsdp": -1, "tensor": 1},  # -1: the remaining devices
+            # -1: the remaining devices; data is the axis across slices
+            "mesh": {"data": 1, "fsdp": -1, "sequence": 1, "tensor": 1},
+            "zero": 3,  # split over mesh.fsdp: 1 optimizer, 2 and gradients, 3 and parameters
             "evaluate": {
                 "every": 200,  # steps; 0: only at the end
                 "batches": 8,  # per language
@@ -241,6 +244,7 @@ def step_config(config: Config) -> StepConfig:
         loss_chunk=config.loss_chunk,
         skip_sigma=config.skip.sigma,
         skip_window=config.skip.window,
+        zero=config.zero,
     )
 
 
