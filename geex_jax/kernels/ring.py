@@ -141,9 +141,8 @@ def _as_rows(x):
     return jnp.swapaxes(x, 1, 2)[..., None]  # [B, H, T] to [B, T, H, 1]
 
 
-def _chunked(run, *arrays):
-    # Runs over chunks of the queries, axis 1; results are put together along the same axis, but
-    # those after the first of a "(per query, summed)" pair are summed.
+def _chunked(*arrays):
+    # Where each chunk of the queries starts, and the chunks: [B, T, ...] to [C, B, T / C, ...].
     length = arrays[0].shape[1]
     chunk = QUERY_CHUNK if length % QUERY_CHUNK == 0 else length
     starts = jnp.arange(0, length, chunk)
@@ -154,7 +153,8 @@ def _chunked(run, *arrays):
 def _scores(query, query_segments, block, offset, window):
     # query [B, T, H, W] to masked scores [B, K, G, T, S] float32.
     key, _, segments = block
-    batch, length, heads, width = query.shape
+    batch, length = query.shape[:2]
+    width = query.shape[3]
     grouped = query.reshape(batch, length, key.shape[2], -1, width)
     scores = jnp.einsum("btkgw,bskw->bkgts", grouped, key, preferred_element_type=jnp.float32)
     distance = offset + jnp.arange(length)[:, None] - jnp.arange(key.shape[1])
@@ -184,9 +184,9 @@ def _block(query, query_segments, block, offset, window):
         )
         return None, (best, jnp.sum(powers, axis=-1), out)
 
-    starts, parts = _chunked(run, query, query_segments)
+    starts, parts = _chunked(query, query_segments)
     _, (best, total, out) = jax.lax.scan(run, None, (starts, *parts))
-    batch, length, heads, width = query.shape
+    batch, length, heads = query.shape[:3]
 
     def rows(x):  # [C, B, K, G, t] to [B, H, T]
         return jnp.moveaxis(x, 0, 3).reshape(batch, heads, length)
@@ -219,7 +219,7 @@ def _block_gradient(query, query_segments, block, offset, window, log_total, inn
         return (carry[0] + grad_key, carry[1] + grad_value), grad_query
 
     per_query = (query, query_segments, *(jnp.swapaxes(x, 1, 2) for x in (log_total, inner)), grad)
-    starts, parts = _chunked(run, *per_query)
+    starts, parts = _chunked(*per_query)
     zeros = tuple(jnp.zeros(x.shape, jnp.float32) for x in (key, value))
     (grad_key, grad_value), grad_query = jax.lax.scan(run, zeros, (starts, *parts))
     return jnp.moveaxis(grad_query, 0, 1).reshape(query.shape), grad_key, grad_value

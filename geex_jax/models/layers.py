@@ -41,7 +41,9 @@ def unpack_int4(packed: jax.Array) -> jax.Array:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _gathered(kernel, dtype, axes, stored):
     del stored
-    return nn.with_logical_constraint(kernel.astype(dtype), axes)
+    # The barrier keeps the compiler from gathering the wide type and casting afterwards.
+    narrow = jax.lax.optimization_barrier(kernel.astype(dtype))
+    return nn.with_logical_constraint(narrow, axes)
 
 
 _gathered.defvjp(

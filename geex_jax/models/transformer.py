@@ -114,16 +114,16 @@ class TopQuery(nn.Module):
         )
         query = residual_constraint(table[positions].astype(config.dtype))
         index = jnp.asarray(config.num_layers, jnp.int32)
-        (x, buffers, _), _ = _remat(config)(config, name="layer")(
-            (x, buffers, index), context, query
-        )
+        # Outside a loop the compiler would merge what is computed twice, and keep it meanwhile.
+        block = _remat(config, prevent_cse=True)
+        (x, buffers, _), _ = block(config, name="layer")((x, buffers, index), context, query)
         return x, buffers
 
 
-def _remat(config: ModelConfig) -> type[Block]:
+def _remat(config: ModelConfig, prevent_cse: bool) -> type[Block]:
     if config.remat == "none":
         return Block
-    return nn.remat(Block, policy=REMAT_POLICIES[config.remat], prevent_cse=not config.scan_layers)
+    return nn.remat(Block, policy=REMAT_POLICIES[config.remat], prevent_cse=prevent_cse)
 
 
 class Transformer(nn.Module):
@@ -141,7 +141,7 @@ class Transformer(nn.Module):
         config = self.config
         self.embedding = Embedding(config)
         self.embedding_dropout = dropout(self, config)
-        block = _remat(config)
+        block = _remat(config, prevent_cse=not config.scan_layers)
         self.layers: Any
         if config.scan_layers:
             self.layers = nn.scan(
