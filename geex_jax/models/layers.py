@@ -9,7 +9,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 
+from geex_jax.kernels import int8_matmul
 from geex_jax.models.config import ModelConfig
 
 Initializer = Callable[..., jax.Array]
@@ -55,7 +57,7 @@ class Linear(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """x [..., in] in any float type; returns [..., features] in the compute dtype.
 
-        A wide linear adds up, and returns, float32.
+        A wide linear (the head) adds up, and returns, float32; `config.matmul` spares it.
         """
         dtype = jnp.dtype(self.config.dtype)
         param_dtype = jnp.dtype(self.config.param_dtype)
@@ -64,9 +66,12 @@ class Linear(nn.Module):
             y = self._quantized(x)
         else:
             shape = (x.shape[-1], self.features)
-            kernel = self.param("kernel", self.kernel_init, shape, param_dtype)
-            result = jnp.float32 if self.wide else None
-            y = jnp.einsum("...i,io->...o", x, kernel.astype(dtype), preferred_element_type=result)
+            kernel = self.param("kernel", self.kernel_init, shape, param_dtype).astype(dtype)
+            if self.config.matmul == "int8" and not self.wide:
+                y = int8_matmul(x, kernel)
+            else:
+                result = jnp.float32 if self.wide else None
+                y = jnp.einsum("...i,io->...o", x, kernel, preferred_element_type=result)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), param_dtype)
             y = y + bias.astype(y.dtype)
@@ -129,13 +134,15 @@ class MLP(nn.Module):
         config = self.config
         act = ACTIVATIONS[config.activation]
         bias = config.mlp_bias
-        up = Linear(config.d_ff, config, bias, name="up")(x)
+        up = checkpoint_name(Linear(config.d_ff, config, bias, name="up")(x), "up")
         if config.gated_mlp:
-            hidden = act(Linear(config.d_ff, config, bias, name="gate")(x)) * up
+            gate = checkpoint_name(Linear(config.d_ff, config, bias, name="gate")(x), "gate")
+            hidden = act(gate) * up
         else:
             hidden = act(up)
         hidden = nn.with_logical_constraint(hidden, ("batch", "length", "mlp"))
-        return Linear(config.d_model, config, bias, self.down_init, name="down")(hidden)
+        out = Linear(config.d_model, config, bias, self.down_init, name="down")(hidden)
+        return checkpoint_name(out, "down")
 
 
 def rotary_frequencies(config: ModelConfig) -> np.ndarray:

@@ -21,9 +21,7 @@ MODULE = sys.modules["geex_jax.kernels.attention"]
 def inputs(length=128, heads=2, kv_heads=2, width=64, rows=2, dtype=jnp.float32):
     keys = jax.random.split(jax.random.key(length + heads), 4)
     query = jax.random.normal(keys[0], (rows, length, heads, width), dtype)
-    key, value = (
-        jax.random.normal(k, (rows, length, kv_heads, width), dtype) for k in keys[1:3]
-    )
+    key, value = (jax.random.normal(k, (rows, length, kv_heads, width), dtype) for k in keys[1:3])
     weights = jax.random.normal(keys[3], query.shape, jnp.float32)
     return query, key, value, weights
 
