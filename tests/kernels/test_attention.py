@@ -1,6 +1,7 @@
 """Every implementation against the plain one: values and gradients, on ragged segments."""
 
 import functools
+import itertools
 import sys
 import types
 
@@ -31,7 +32,7 @@ def ragged(rows, length):
     ids = np.zeros((rows, length), np.int32)
     for row in range(rows):
         cuts = [0, length // 7 + row, length // 2, length - 9 * (row + 1)]
-        for number, (start, end) in enumerate(zip(cuts[:-1], cuts[1:], strict=True), 1):
+        for number, (start, end) in enumerate(itertools.pairwise(cuts), 1):
             ids[row, start:end] = number
     return jnp.asarray(ids)
 
@@ -102,7 +103,7 @@ def test_on_a_mesh_each_device_runs_its_rows_and_heads(kv_heads):
         (_, got), got_grads = value_and_gradients(*arguments, ids, None, "splash")
         for a, b in zip((got, *got_grads), (want, *want_grads), strict=True):
             np.testing.assert_allclose(a, b, atol=2e-5 * max(np.abs(b).max(), 1))
-        with pytest.raises(GeexError, match="3 rows.* do not divide over mesh axes of 2, 1 and 2"):
+        with pytest.raises(GeexError, match=r"3 rows.* do not divide over mesh axes of 2, 1 and 2"):
             choose("splash", (3, 128, 4, 64), jnp.float32)
         assert choose("auto", (3, 128, 4, 64), jnp.float32) == "xla"
 
