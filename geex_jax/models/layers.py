@@ -10,7 +10,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 
+from geex_jax.kernels import int8_matmul
 from geex_jax.models.config import ModelConfig
 
 Initializer = Callable[..., jax.Array]
@@ -88,7 +90,7 @@ class Linear(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """x [..., in] in any float type; returns [..., features] in the compute dtype.
 
-        A wide linear adds up, and returns, float32.
+        A wide linear (the head) adds up, and returns, float32; `config.matmul` spares it.
         """
         dtype = jnp.dtype(self.config.dtype)
         param_dtype = jnp.dtype(self.config.param_dtype)
@@ -98,9 +100,12 @@ class Linear(nn.Module):
         else:
             shape = (x.shape[-1], self.features)
             kernel = self.param("kernel", self.kernel_init, shape, param_dtype)
-            result = jnp.float32 if self.wide else None
             kernel = gathered(kernel, dtype, self.axes)
-            y = jnp.einsum("...i,io->...o", x, kernel, preferred_element_type=result)
+            if self.config.matmul == "int8" and not self.wide:
+                y = int8_matmul(x, kernel)
+            else:
+                result = jnp.float32 if self.wide else None
+                y = jnp.einsum("...i,io->...o", x, kernel, preferred_element_type=result)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), param_dtype)
             y = y + bias.astype(y.dtype)
@@ -164,14 +169,15 @@ class MLP(nn.Module):
         act = ACTIVATIONS[config.activation]
         bias = config.mlp_bias
         wide, narrow = ("embed", "mlp"), ("mlp", "embed")
-        up = Linear(config.d_ff, config, bias, axes=wide, name="up")(x)
+        up = checkpoint_name(Linear(config.d_ff, config, bias, axes=wide, name="up")(x), "up")
         if config.gated_mlp:
-            hidden = act(Linear(config.d_ff, config, bias, axes=wide, name="gate")(x)) * up
+            gate = Linear(config.d_ff, config, bias, axes=wide, name="gate")(x)
+            hidden = act(checkpoint_name(gate, "gate")) * up
         else:
             hidden = act(up)
         hidden = nn.with_logical_constraint(hidden, ("batch", "length", "mlp"))
         down = Linear(config.d_model, config, bias, self.down_init, axes=narrow, name="down")
-        return down(hidden)
+        return checkpoint_name(down(hidden), "down")
 
 
 def rotary_frequencies(config: ModelConfig) -> np.ndarray:

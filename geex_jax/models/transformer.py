@@ -8,20 +8,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from geex_jax.models.attention import Attention, Context, attention_mask
+from geex_jax import kernels
+from geex_jax.models.attention import Attention, Context
 from geex_jax.models.cache import KVCache
 from geex_jax.models.config import ModelConfig
 from geex_jax.models.layers import MLP, Bias, Linear, dropout, norm, rotary_tables, sinusoid
+from geex_jax.models.remat import POLICIES
 
 Params = dict[str, Any]
 Buffers = tuple[jax.Array, jax.Array]
-
-REMAT_POLICIES = {
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "qkv": jax.checkpoint_policies.save_only_these_names("query", "key", "value"),
-    "dots": jax.checkpoint_policies.dots_saveable,
-    "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-}
 
 
 def residual_constraint(x: jax.Array) -> jax.Array:
@@ -123,7 +118,7 @@ class TopQuery(nn.Module):
 def _remat(config: ModelConfig, prevent_cse: bool) -> type[Block]:
     if config.remat == "none":
         return Block
-    return nn.remat(Block, policy=REMAT_POLICIES[config.remat], prevent_cse=prevent_cse)
+    return nn.remat(Block, policy=POLICIES[config.remat], prevent_cse=prevent_cse)
 
 
 class Transformer(nn.Module):
@@ -212,12 +207,16 @@ class Transformer(nn.Module):
         if positions is None:
             positions = slots if segment_ids is None else segment_positions(segment_ids)
         positions = jnp.broadcast_to(positions, tokens.shape)
-        early = config.sliding_window is not None and config.window_from_layer > 0
+        kernel = self._kernel(tokens.shape, kv_cache is not None)
+        plain, window = kernel == "xla", config.sliding_window
+        early = plain and window is not None and config.window_from_layer > 0
         context = Context(
-            mask=attention_mask(slots, keys, segment_ids, config.sliding_window),
-            early_mask=attention_mask(slots, keys, segment_ids) if early else None,
+            mask=kernels.attention_mask(slots, keys, segment_ids, window) if plain else None,
+            early_mask=kernels.attention_mask(slots, keys, segment_ids) if early else None,
             start=start,
             rotary=rotary_tables(config, positions) if config.position == "rotary" else None,
+            segment_ids=None if plain else segment_ids,
+            kernel=kernel,
         )
         x = self.embedding(tokens, positions)
         self.sow("intermediates", "embedded", x)
@@ -232,6 +231,20 @@ class Transformer(nn.Module):
             return x
         assert buffers is not None
         return x, KVCache(buffers[0], buffers[1], kv_cache.length + length)
+
+    def _kernel(self, shape: tuple[int, ...], cached: bool) -> str:
+        # "xla" if this pass over tokens [B, T] is a plain one, else what to ask the kernels for.
+        config = self.config
+        if cached or self.is_initializing():
+            return "xla"  # few queries against many keys; no result at all
+        early = config.sliding_window is not None and config.window_from_layer > 0
+        dropped = config.dropout and self.has_rng("dropout")
+        watched = self.is_mutable_collection("intermediates")
+        if config.attention == "auto" and (early or dropped or watched):
+            return "xla"
+        query = (*shape, config.num_heads, config.head_width)
+        chosen = kernels.choose(config.attention, query, config.dtype)
+        return "xla" if chosen == "xla" else config.attention
 
     def _blocks(
         self, x: jax.Array, buffers: Buffers | None, context: Context

@@ -113,13 +113,13 @@ def fitting_spec(
     axes: list[str | None] = []
     for size, axis in zip(shape, partition_spec(path, len(shape)), strict=True) if shape else ():
         count = 1 if axis is None else sizes.get(str(axis), 1)
-        fits = size % count == 0
+        fits = size % count == 0 or size == 1  # a scale per row or column of a parameter
         if not fits and not uneven:
             raise GeexError(
                 f"{path} {shape} does not divide over mesh axis {axis}={count}",
                 f"choose a size of {axis} that divides {size}",
             )
-        axes.append(str(axis) if fits and axis is not None else None)
+        axes.append(str(axis) if fits and size > 1 and axis is not None else None)
     return PartitionSpec(*axes)
 
 

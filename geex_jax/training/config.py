@@ -28,6 +28,8 @@ FREE_ON_RESUME = (
     "init_from",
     "data.folder",
     "data.prefetch",
+    "model.remat",
+    "model.attention",
 )
 
 
@@ -48,7 +50,9 @@ def default_config() -> Config:
                 "context_length": 0,  # 0: the data's row length, or the preset's if longer
                 "dropout": 0.0,
                 "dtype": "float32",
-                "remat": "none",
+                "remat": "none",  # none full ctx qkv dots minimal qkv_offload minimal_offload
+                "attention": "auto",  # auto xla splash cudnn
+                "matmul": "float",  # or int8, in the blocks' linears
                 "overrides": {},  # further ModelConfig fields
             },
             "data": {
@@ -69,6 +73,7 @@ def default_config() -> Config:
                 "eps": 1e-8,
                 "weight_decay": 0.1,
                 "clip": 1.0,
+                "moments": "float32",  # or bfloat16, int8: how Adam's m and v are stored
             },
             "skip": {
                 "sigma": 6.0,  # see StepConfig; 0: only what is not finite
@@ -227,6 +232,8 @@ def model_config(config: Config, vocab_size: int, seq_len: int) -> ModelConfig:
         dropout=wanted.dropout,
         dtype=wanted.dtype,
         remat=wanted.remat,
+        attention=wanted.attention,
+        matmul=wanted.matmul,
         **wanted.overrides.to_dict(),
     )
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from geex_jax.kernels import ring
-from geex_jax.models.attention import attention_mask, dot_product_attention
+from geex_jax.kernels import attention_mask, dot_product_attention, ring
 from geex_jax.parallel import make_mesh
 
 SEGMENTS = np.array([[1] * 5 + [2] * 20 + [3] * 3 + [0] * 4, [1] * 32], np.int32)
