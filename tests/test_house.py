@@ -28,6 +28,7 @@ ROOMS = [
     "data",
     "training",
     "inference",
+    "plan",
     "benchmark",
     "__init__",
     "quickstart",

@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "data": ("data", "what prepared data holds: a report as one page, single rows decoded"),
     "train": ("train", "train or fine-tune a model by an experiment config"),
+    "plan": ("plan", "whether a train step or a server fits a TPU slice, and what bounds it"),
     "quantize": (
         "quantize",
         "float checkpoint to int8 or int4 weights, with a report of the error",
