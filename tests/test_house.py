@@ -20,6 +20,7 @@ ROOMS = [
     "pages",
     "languages",
     "tokenizers",
+    "kernels",
     "models",
     "quantize",
     "parallel",

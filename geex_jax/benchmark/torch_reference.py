@@ -28,7 +28,7 @@ from geex_jax.training.optimizer import OptimizerConfig
 # Sizes may differ from the default config; every other field must not.
 SIZES = {"name", "vocab_size", "context_length", "d_model", "num_layers", "num_heads", "d_ff"}
 # These do not change what is computed.
-FREE = {"dtype", "norm_eps", "scan_layers", "remat"}
+FREE = {"dtype", "norm_eps", "scan_layers", "remat", "attention"}
 
 
 def check_config(config: ModelConfig) -> None:

@@ -191,7 +191,7 @@ def pad_rows(tokens: np.ndarray | Sequence[Sequence[int]]) -> tuple[np.ndarray, 
 
 def run_ours(loaded: Loaded, tokens: np.ndarray, batch_size: int | None = None) -> PeerOutput:
     """Runs our model in float32; tokens int32 [B, T]. Returns what `run_peer` does."""
-    config = loaded.config.replace(dtype="float32", remat="none")
+    config = loaded.config.replace(dtype="float32", remat="none", attention="auto", matmul="float")
     model = Transformer(config)
 
     @jax.jit

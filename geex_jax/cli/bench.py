@@ -19,6 +19,7 @@ BENCHES: dict[str, tuple[str, str]] = {
     "convert": ("convert_bench", "peak memory of a conversion against its bound; kill and restart"),
     "data": ("data_bench", "the corpus pipeline, stage by stage, against peers; the same bytes"),
     "loader": ("loader_bench", "tokens/s of the loader, and its memory over epochs"),
+    "attention": ("attention_bench", "attention's kernels here: equality and milliseconds"),
     "plan": ("plan_bench", "what remat, rows, mesh and flags do to a step compiled for a slice"),
     "train-step": ("train_step_bench", "tokens/s of the jitted step against plain PyTorch"),
 }

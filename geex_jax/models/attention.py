@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from geex_jax import kernels
 from geex_jax.models import cache as kv
 from geex_jax.models.config import ModelConfig
 from geex_jax.models.layers import Initializer, Linear, dropout, rotate
-
-MASKED = -1e30  # finite: a row that sees nothing (padding) gives a mean, not NaN
 
 
 @flax.struct.dataclass
@@ -22,63 +19,20 @@ class Context:
     """What every block of one forward pass shares.
 
     Attributes:
-      mask: bool [B, 1, T, S], True where a query sees a key.
+      mask: bool [B, 1, T, S], True where a query sees a key; None where a kernel knows.
       early_mask: the same without the window, for layers before `window_from_layer`, if any.
       start: int32 [B], the cache slot of each row's first new token (cached passes only).
       rotary: cosine and sine tables, rotary positions only.
+      segment_ids: int32 [B, T] or None, for kernels.
+      kernel: static; "xla" (plain, by the mask), or the implementation to ask `kernels` for.
     """
 
-    mask: jax.Array
+    mask: jax.Array | None
     early_mask: jax.Array | None = None
     start: jax.Array | None = None
     rotary: tuple[jax.Array, jax.Array] | None = None
-
-
-def attention_mask(
-    query_slots: jax.Array,
-    key_slots: jax.Array,
-    segment_ids: jax.Array | None = None,
-    window: int | None = None,
-) -> jax.Array:
-    """Builds the mask [B, 1, T, S] from slots int32 [B or 1, T] and [S].
-
-    A query sees key slots up to its own, within the window, of its own segment only
-    (`segment_ids` int32 [B, T], T == S).
-    """
-    query, key = query_slots[:, :, None], key_slots[None, None, :]
-    mask = key <= query
-    if window is not None:
-        mask &= key > query - window
-    if segment_ids is not None:
-        mask &= segment_ids[:, :, None] == segment_ids[:, None, :]
-    return mask[:, None]
-
-
-def dot_product_attention(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    mask: jax.Array,
-    drop: Callable[[jax.Array], jax.Array] = lambda probs: probs,
-) -> tuple[jax.Array, jax.Array]:
-    """Softmax(q k^T / sqrt(head_width)) v, the softmax in float32.
-
-    Args:
-      query: [B, T, H, W]; key, value: [B, S, K, W] with H a multiple of K.
-      mask: bool, broadcastable to [B, 1, T, S].
-      drop: dropout on the probabilities.
-
-    Returns:
-      The result [B, T, H, W] and the probabilities [B, H, T, S], both in the query's dtype.
-    """
-    batch, length, heads, width = query.shape
-    kv_heads = key.shape[2]
-    query = query.reshape(batch, length, kv_heads, heads // kv_heads, width)
-    scores = jnp.einsum("btkgw,bskw->bkgts", query, key, preferred_element_type=jnp.float32)
-    scores = jnp.where(mask[:, :, None], scores * width**-0.5, MASKED)
-    probs = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
-    out = jnp.einsum("bkgts,bskw->btkgw", drop(probs), value)
-    return out.reshape(batch, length, heads, width), probs.reshape(batch, heads, length, -1)
+    segment_ids: jax.Array | None = None
+    kernel: str = flax.struct.field(pytree_node=False, default="xla")
 
 
 class Attention(nn.Module):
@@ -112,7 +66,9 @@ class Attention(nn.Module):
         width = config.head_width
 
         def project(name: str, source: jax.Array, heads: int) -> jax.Array:
-            y = Linear(heads * width, config, config.qkv_bias, name=name)(source)
+            y = Linear(heads * width, config, config.qkv_bias, axes=("embed", "heads"), name=name)(
+                source
+            )
             y = nn.with_logical_constraint(y, ("batch", "length", "heads"))
             return checkpoint_name(y.reshape(*y.shape[:2], heads, width), name)
 
@@ -135,14 +91,43 @@ class Attention(nn.Module):
                 .astype(query.dtype)
                 for c in cache
             )
-        mask = context.mask
-        if context.early_mask is not None:
-            mask = jnp.where(block < config.window_from_layer, context.early_mask, mask)
-        out, probs = dot_product_attention(query, key, value, mask, dropout(self, config))
-        self.sow("intermediates", "probs", probs)
+        if context.kernel == "xla":
+            out = checkpoint_name(self._plain(query, key, value, context, block), "context")
+        else:
+            out = kernels.attention(
+                query,
+                key,
+                value,
+                context.segment_ids,
+                window=config.sliding_window,
+                implementation=context.kernel,
+            )
         out = out.reshape(*out.shape[:2], config.num_heads * width)
         out = nn.with_logical_constraint(out, ("batch", "length", "heads"))
-        out = Linear(config.d_model, config, config.output_bias, self.output_init, name="output")(
-            out
+        output = Linear(
+            config.d_model,
+            config,
+            config.output_bias,
+            self.output_init,
+            axes=("heads", "embed"),
+            name="output",
         )
-        return out, cache
+        return checkpoint_name(output(out), "output"), cache
+
+    def _plain(
+        self,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        context: Context,
+        block: jax.Array | int,
+    ) -> jax.Array:
+        mask = context.mask
+        assert mask is not None
+        if context.early_mask is not None:
+            mask = jnp.where(block < self.config.window_from_layer, context.early_mask, mask)
+        out, probs = kernels.dot_product_attention(
+            query, key, value, mask, dropout(self, self.config)
+        )
+        self.sow("intermediates", "probs", probs)
+        return out

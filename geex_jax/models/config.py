@@ -13,7 +13,9 @@ Position = Literal["learned", "rotary", "sinusoidal"]
 Residual = Literal["serial", "parallel"]
 RotaryStyle = Literal["half", "interleaved"]
 RotaryScaling = Literal["linear", "llama3", "yarn"]
-Remat = Literal["none", "full", "qkv", "dots", "minimal"]
+Attention = Literal["auto", "xla", "splash", "cudnn"]
+Matmul = Literal["float", "int8"]
+Remat = Literal["none", "full", "ctx", "qkv", "dots", "minimal", "qkv_offload", "minimal_offload"]
 DType = Literal["float32", "bfloat16", "float16"]
 OFFSETS = ("position_offset", "window_from_layer")  # integers that may be 0
 
@@ -60,8 +62,16 @@ class ModelConfig:
       param_dtype: type of fresh parameters.
       scan_layers: one compiled block over stacked parameters [num_layers, ...], or a loop over
         `layers_0`, `layers_1`, ... (see `stack_layers` and `unstack_layers`).
-      remat: what the backward pass keeps: "none" everything, "full" only block inputs, "qkv"
-        also q, k, v, "dots" every matmul result, "minimal" matmuls without batch dimensions.
+      remat: what the backward pass keeps besides block inputs: "none" everything, "full" nothing,
+        "ctx" attention's result, "qkv" q, k and v, "minimal" the results of all linears and of
+        attention, "dots" those and scores and probabilities; "qkv_offload" and "minimal_offload"
+        keep in the host's memory what "qkv" and "minimal" do on the device (and attention's
+        result on the device).
+      attention: which kernel, see `kernels.attention`; no effect on the mathematics. Passes with
+        a cache, and "auto" also with dropout, window_from_layer or intermediates asked for, are
+        plain; a kernel sows no "probs".
+      matmul: "int8" rounds both operands of the blocks' linears in training, see
+        `kernels.int8_matmul`; the stored parameters are the same.
 
     Raises:
       GeexError: dimensions that do not divide, an unknown part, a non-positive size.
@@ -107,6 +117,8 @@ class ModelConfig:
     param_dtype: DType = "float32"
     scan_layers: bool = True
     remat: Remat = "none"
+    attention: Attention = "auto"
+    matmul: Matmul = "float"
 
     def __post_init__(self):
         for name, kind in get_type_hints(ModelConfig).items():
@@ -120,6 +132,7 @@ class ModelConfig:
                 raise GeexError(f"model.{name} = {value} must be positive", "give a size above 0")
         self._check_heads()
         self._check_positions()
+        self._check_attention()
         if self.shared_norm and self.residual != "parallel":
             raise GeexError("model.shared_norm needs residual = 'parallel'", "set both or neither")
         if not 0 <= self.dropout < 1:
@@ -147,6 +160,17 @@ class ModelConfig:
                 f"{self.kv_heads}",
                 "query heads share key heads in equal groups",
             )
+
+    def _check_attention(self):
+        if self.attention in ("auto", "xla"):
+            return
+        early = self.sliding_window is not None and self.window_from_layer > 0
+        for field, used in (("dropout", self.dropout > 0), ("window_from_layer", early)):
+            if used:
+                raise GeexError(
+                    f"model.attention = {self.attention!r} has no {field}",
+                    f"set model.attention to auto, or {field} to 0",
+                )
 
     def _check_positions(self):
         if self.position != "rotary":

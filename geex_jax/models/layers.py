@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -9,7 +10,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 
+from geex_jax.kernels import int8_matmul
 from geex_jax.models.config import ModelConfig
 
 Initializer = Callable[..., jax.Array]
@@ -37,12 +40,43 @@ def unpack_int4(packed: jax.Array) -> jax.Array:
     return jnp.stack([high, low], axis=-1).reshape(*packed.shape[:-1], -1)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _gathered(kernel, dtype, axes, stored):
+    del stored
+    # The barrier keeps the compiler from gathering the wide type and casting afterwards.
+    narrow = jax.lax.optimization_barrier(kernel.astype(dtype))
+    return nn.with_logical_constraint(narrow, axes)
+
+
+_gathered.defvjp(
+    lambda kernel, dtype, axes, stored: (_gathered(kernel, dtype, axes, stored), None),
+    # No constraint here: a gradient is summed straight into the place of its parameter.
+    lambda dtype, axes, stored, _, grad: (grad.astype(stored),),
+)
+
+
+def gathered(kernel: jax.Array, dtype: jnp.dtype, axes: tuple[str | None, ...]) -> jax.Array:
+    """A parameter in the compute dtype, whole but for the logical axes that split activations.
+
+    On a mesh that splits parameters this is where one is gathered: once, in the narrow type, for
+    all that reads it (each matmul left to itself gathers its own, and the backward pass thrice).
+
+    Args:
+      kernel: [..., in, out] in any float type.
+      dtype: the compute type.
+      axes: logical axis names of the dimensions, such as ("embed", "heads").
+    """
+    if not nn.get_logical_axis_rules() or jax.sharding.get_abstract_mesh().empty:
+        return kernel.astype(dtype)
+    return _gathered(kernel, dtype, axes, kernel.dtype)
+
+
 class Linear(nn.Module):
     """y = x W + b, with a float kernel [in, out] or a quantized one.
 
     If the parameters hold `kernel_int8` [out, in] (or `kernel_int4` [out, in/2]) and
     `kernel_scale` [out], y = (x Q^T) * scale + b: the stored weights stay 8 (or 4) bits wide and
-    the scale is applied to the result, in float32.
+    the scale is applied to the result, in float32. `axes` are the logical axes of [in, out].
     """
 
     features: int
@@ -50,12 +84,13 @@ class Linear(nn.Module):
     use_bias: bool = True
     kernel_init: Initializer = nn.initializers.normal(0.02)
     wide: bool = False
+    axes: tuple[str, str] = ("embed", "embed")
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """x [..., in] in any float type; returns [..., features] in the compute dtype.
 
-        A wide linear adds up, and returns, float32.
+        A wide linear (the head) adds up, and returns, float32; `config.matmul` spares it.
         """
         dtype = jnp.dtype(self.config.dtype)
         param_dtype = jnp.dtype(self.config.param_dtype)
@@ -65,8 +100,12 @@ class Linear(nn.Module):
         else:
             shape = (x.shape[-1], self.features)
             kernel = self.param("kernel", self.kernel_init, shape, param_dtype)
-            result = jnp.float32 if self.wide else None
-            y = jnp.einsum("...i,io->...o", x, kernel.astype(dtype), preferred_element_type=result)
+            kernel = gathered(kernel, dtype, self.axes)
+            if self.config.matmul == "int8" and not self.wide:
+                y = int8_matmul(x, kernel)
+            else:
+                result = jnp.float32 if self.wide else None
+                y = jnp.einsum("...i,io->...o", x, kernel, preferred_element_type=result)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), param_dtype)
             y = y + bias.astype(y.dtype)
@@ -129,13 +168,16 @@ class MLP(nn.Module):
         config = self.config
         act = ACTIVATIONS[config.activation]
         bias = config.mlp_bias
-        up = Linear(config.d_ff, config, bias, name="up")(x)
+        wide, narrow = ("embed", "mlp"), ("mlp", "embed")
+        up = checkpoint_name(Linear(config.d_ff, config, bias, axes=wide, name="up")(x), "up")
         if config.gated_mlp:
-            hidden = act(Linear(config.d_ff, config, bias, name="gate")(x)) * up
+            gate = Linear(config.d_ff, config, bias, axes=wide, name="gate")(x)
+            hidden = act(checkpoint_name(gate, "gate")) * up
         else:
             hidden = act(up)
         hidden = nn.with_logical_constraint(hidden, ("batch", "length", "mlp"))
-        return Linear(config.d_model, config, bias, self.down_init, name="down")(hidden)
+        down = Linear(config.d_model, config, bias, self.down_init, axes=narrow, name="down")
+        return checkpoint_name(down(hidden), "down")
 
 
 def rotary_frequencies(config: ModelConfig) -> np.ndarray:

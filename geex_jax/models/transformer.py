@@ -8,20 +8,21 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from geex_jax.models.attention import Attention, Context, attention_mask
+from geex_jax import kernels
+from geex_jax.models.attention import Attention, Context
 from geex_jax.models.cache import KVCache
 from geex_jax.models.config import ModelConfig
 from geex_jax.models.layers import MLP, Bias, Linear, dropout, norm, rotary_tables, sinusoid
+from geex_jax.models.remat import POLICIES
 
 Params = dict[str, Any]
 Buffers = tuple[jax.Array, jax.Array]
 
-REMAT_POLICIES = {
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "qkv": jax.checkpoint_policies.save_only_these_names("query", "key", "value"),
-    "dots": jax.checkpoint_policies.dots_saveable,
-    "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-}
+
+def residual_constraint(x: jax.Array) -> jax.Array:
+    """Says where x [B, T, D] lies between blocks; a single new token cannot be split."""
+    length = "length" if x.shape[1] == 1 else "residual_length"
+    return nn.with_logical_constraint(x, ("batch", length, "embed"))
 
 
 class Block(nn.Module):
@@ -58,7 +59,7 @@ class Block(nn.Module):
         self.sow("intermediates", "mlp_out", fed)
         fed = dropout(self, config)(fed)
         x = x + fed if config.residual == "serial" else x + attended + fed
-        x = nn.with_logical_constraint(x, ("batch", "length", "embed"))
+        x = residual_constraint(x)
         self.sow("intermediates", "residual", x)
         return (x, buffers, index + 1), None
 
@@ -106,18 +107,18 @@ class TopQuery(nn.Module):
             (config.context_length, config.d_model),
             jnp.dtype(config.param_dtype),
         )
-        query = table[positions].astype(config.dtype)
+        query = residual_constraint(table[positions].astype(config.dtype))
         index = jnp.asarray(config.num_layers, jnp.int32)
-        (x, buffers, _), _ = _remat(config)(config, name="layer")(
-            (x, buffers, index), context, query
-        )
+        # Outside a loop the compiler would merge what is computed twice, and keep it meanwhile.
+        block = _remat(config, prevent_cse=True)
+        (x, buffers, _), _ = block(config, name="layer")((x, buffers, index), context, query)
         return x, buffers
 
 
-def _remat(config: ModelConfig) -> type[Block]:
+def _remat(config: ModelConfig, prevent_cse: bool) -> type[Block]:
     if config.remat == "none":
         return Block
-    return nn.remat(Block, policy=REMAT_POLICIES[config.remat], prevent_cse=not config.scan_layers)
+    return nn.remat(Block, policy=POLICIES[config.remat], prevent_cse=prevent_cse)
 
 
 class Transformer(nn.Module):
@@ -135,7 +136,7 @@ class Transformer(nn.Module):
         config = self.config
         self.embedding = Embedding(config)
         self.embedding_dropout = dropout(self, config)
-        block = _remat(config)
+        block = _remat(config, prevent_cse=not config.scan_layers)
         self.layers: Any
         if config.scan_layers:
             self.layers = nn.scan(
@@ -152,7 +153,8 @@ class Transformer(nn.Module):
             self.top_query = TopQuery(config)
         if not config.tied_head:
             # Logits are made in float32 from the compute dtype, like tied ones.
-            self.head = Linear(config.vocab_size, config, config.head_bias, wide=True)
+            axes = ("embed", "vocab")
+            self.head = Linear(config.vocab_size, config, config.head_bias, wide=True, axes=axes)
         elif config.head_bias:
             self.head = Bias(config.vocab_size, config)
 
@@ -205,17 +207,21 @@ class Transformer(nn.Module):
         if positions is None:
             positions = slots if segment_ids is None else segment_positions(segment_ids)
         positions = jnp.broadcast_to(positions, tokens.shape)
-        early = config.sliding_window is not None and config.window_from_layer > 0
+        kernel = self._kernel(tokens.shape, kv_cache is not None)
+        plain, window = kernel == "xla", config.sliding_window
+        early = plain and window is not None and config.window_from_layer > 0
         context = Context(
-            mask=attention_mask(slots, keys, segment_ids, config.sliding_window),
-            early_mask=attention_mask(slots, keys, segment_ids) if early else None,
+            mask=kernels.attention_mask(slots, keys, segment_ids, window) if plain else None,
+            early_mask=kernels.attention_mask(slots, keys, segment_ids) if early else None,
             start=start,
             rotary=rotary_tables(config, positions) if config.position == "rotary" else None,
+            segment_ids=None if plain else segment_ids,
+            kernel=kernel,
         )
         x = self.embedding(tokens, positions)
         self.sow("intermediates", "embedded", x)
         x = self.embedding_dropout(x)
-        x = nn.with_logical_constraint(x, ("batch", "length", "embed"))
+        x = residual_constraint(x)
         x, buffers = self._blocks(x, buffers, context)
         x = self.final_norm(x).astype(config.dtype)
         self.sow("intermediates", "normed", x)
@@ -225,6 +231,20 @@ class Transformer(nn.Module):
             return x
         assert buffers is not None
         return x, KVCache(buffers[0], buffers[1], kv_cache.length + length)
+
+    def _kernel(self, shape: tuple[int, ...], cached: bool) -> str:
+        # "xla" if this pass over tokens [B, T] is a plain one, else what to ask the kernels for.
+        config = self.config
+        if cached or self.is_initializing():
+            return "xla"  # few queries against many keys; no result at all
+        early = config.sliding_window is not None and config.window_from_layer > 0
+        dropped = config.dropout and self.has_rng("dropout")
+        watched = self.is_mutable_collection("intermediates")
+        if config.attention == "auto" and (early or dropped or watched):
+            return "xla"
+        query = (*shape, config.num_heads, config.head_width)
+        chosen = kernels.choose(config.attention, query, config.dtype)
+        return "xla" if chosen == "xla" else config.attention
 
     def _blocks(
         self, x: jax.Array, buffers: Buffers | None, context: Context

@@ -1,7 +1,9 @@
 """The one table from parameter paths and logical axes to the mesh.
 
-Mesh axes: `data` repeats everything, `fsdp` splits parameters, gradients and optimizer state
-along with the batch (ZeRO-3), `tensor` splits heads, MLP width and vocabulary (Megatron).
+Mesh axes: `data` repeats everything and may cross slices (DCN), `fsdp` splits parameters,
+gradients and optimizer state along with the batch (ZeRO), `sequence` splits the positions of a row
+(context parallelism), `tensor` splits heads, MLP width and vocabulary (Megatron), and the residual
+stream along its positions.
 """
 
 from __future__ import annotations
@@ -15,12 +17,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from geex_jax.errors import GeexError
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("data", "fsdp", "sequence", "tensor")
 
 # Activations: the logical axis names that the model writes -> mesh axes.
 ACTIVATION_RULES: tuple[tuple[str, Any], ...] = (
     ("batch", ("data", "fsdp")),
-    ("length", None),
+    ("length", "sequence"),
+    # Between blocks nothing needs a whole row of positions: Megatron's sequence parallelism
+    # (2205.05198) divides what remat keeps by the tensor axis, for the same bytes on the wire.
+    ("residual_length", ("sequence", "tensor")),
     ("embed", None),
     ("heads", "tensor"),
     ("mlp", "tensor"),
@@ -42,6 +47,14 @@ PARAMETER_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 )
 
 BATCH = PartitionSpec(("data", "fsdp"))
+
+# ZeRO (1910.02054): what each stage splits over `fsdp`; stage 0 is plain data parallelism.
+ZERO_STAGES = {
+    0: (),
+    1: ("optimizer",),
+    2: ("optimizer", "gradients"),
+    3: ("optimizer", "gradients", "params"),
+}
 
 
 def path_of(key_path: tuple[Any, ...]) -> str:
@@ -100,17 +113,28 @@ def fitting_spec(
     axes: list[str | None] = []
     for size, axis in zip(shape, partition_spec(path, len(shape)), strict=True) if shape else ():
         count = 1 if axis is None else sizes.get(str(axis), 1)
-        fits = size % count == 0
+        fits = size % count == 0 or size == 1  # a scale per row or column of a parameter
         if not fits and not uneven:
             raise GeexError(
                 f"{path} {shape} does not divide over mesh axis {axis}={count}",
                 f"choose a size of {axis} that divides {size}",
             )
-        axes.append(str(axis) if fits and axis is not None else None)
+        axes.append(str(axis) if fits and size > 1 and axis is not None else None)
     return PartitionSpec(*axes)
 
 
-def shardings(mesh: Mesh, tree: Any, replicated: tuple[str, ...] = (), uneven: bool = False) -> Any:
+def without(spec: PartitionSpec, axis: str) -> PartitionSpec:
+    """The spec with one mesh axis left out: what lies there is repeated along it."""
+    return PartitionSpec(*(None if a == axis else a for a in spec))
+
+
+def shardings(
+    mesh: Mesh,
+    tree: Any,
+    replicated: tuple[str, ...] = (),
+    uneven: bool = False,
+    whole: tuple[str, ...] = (),
+) -> Any:
     """NamedShardings for a tree of parameters or a whole training state.
 
     Args:
@@ -118,6 +142,7 @@ def shardings(mesh: Mesh, tree: Any, replicated: tuple[str, ...] = (), uneven: b
       tree: arrays or ShapeDtypeStructs.
       replicated: path prefixes of small leaves that are not parameters.
       uneven: see `fitting_spec`.
+      whole: path prefixes of leaves that are not split over `fsdp` (ZeRO below stage 3).
 
     Raises:
       GeexError: no rule for a leaf, or a dimension that its mesh axis does not divide.
@@ -127,6 +152,9 @@ def shardings(mesh: Mesh, tree: Any, replicated: tuple[str, ...] = (), uneven: b
         path = path_of(key_path)
         if path.startswith(replicated):
             return NamedSharding(mesh, PartitionSpec())
-        return NamedSharding(mesh, fitting_spec(path, leaf.shape, mesh.shape, uneven))
+        spec = fitting_spec(path, leaf.shape, mesh.shape, uneven)
+        if whole and path.startswith(whole):
+            spec = without(spec, "fsdp")
+        return NamedSharding(mesh, spec)
 
     return jax.tree_util.tree_map_with_path(one, tree)

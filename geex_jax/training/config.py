@@ -21,12 +21,15 @@ Config: TypeAlias = Any  # a ConfigDict; its attributes have no static types
 # A run may be taken up again with other values of these; all others decide the losses.
 FREE_ON_RESUME = (
     "mesh",
+    "zero",
     "log",
     "checkpoint",
     "evaluate",
     "init_from",
     "data.folder",
     "data.prefetch",
+    "model.remat",
+    "model.attention",
 )
 
 
@@ -47,7 +50,9 @@ def default_config() -> Config:
                 "context_length": 0,  # 0: the data's row length, or the preset's if longer
                 "dropout": 0.0,
                 "dtype": "float32",
-                "remat": "none",
+                "remat": "none",  # none full ctx qkv dots minimal qkv_offload minimal_offload
+                "attention": "auto",  # auto xla splash cudnn
+                "matmul": "float",  # or int8, in the blocks' linears
                 "overrides": {},  # further ModelConfig fields
             },
             "data": {
@@ -68,13 +73,16 @@ def default_config() -> Config:
                 "eps": 1e-8,
                 "weight_decay": 0.1,
                 "clip": 1.0,
+                "moments": "float32",  # or bfloat16, int8: how Adam's m and v are stored
             },
             "skip": {
                 "sigma": 6.0,  # see StepConfig; 0: only what is not finite
                 "window": 128,
                 "stop_after": 20,  # steps skipped in a row that end the run
             },
-            "mesh": {"data": 1, "fsdp": -1, "tensor": 1},  # -1: the remaining devices
+            # -1: the remaining devices; data is the axis across slices
+            "mesh": {"data": 1, "fsdp": -1, "sequence": 1, "tensor": 1},
+            "zero": 3,  # split over mesh.fsdp: 1 optimizer, 2 and gradients, 3 and parameters
             "evaluate": {
                 "every": 200,  # steps; 0: only at the end
                 "batches": 8,  # per language
@@ -224,6 +232,8 @@ def model_config(config: Config, vocab_size: int, seq_len: int) -> ModelConfig:
         dropout=wanted.dropout,
         dtype=wanted.dtype,
         remat=wanted.remat,
+        attention=wanted.attention,
+        matmul=wanted.matmul,
         **wanted.overrides.to_dict(),
     )
 
@@ -241,6 +251,7 @@ def step_config(config: Config) -> StepConfig:
         loss_chunk=config.loss_chunk,
         skip_sigma=config.skip.sigma,
         skip_window=config.skip.window,
+        zero=config.zero,
     )
 
 

@@ -7,12 +7,15 @@ so logits are computed once (three matmuls, where rematerialization would take f
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from geex_jax.models import Transformer
+from geex_jax.parallel import current_ways
 
 Batch = dict[str, Any]
 
@@ -85,6 +88,45 @@ def _cross_entropy(chunk, hidden, table, bias, targets, weights):
 
 
 def _forward(chunk, hidden, table, bias, targets, weights):
+    total, nll, grad_h, grad_table, grad_bias = _spread(
+        chunk, hidden, table, bias, targets, weights
+    )
+    return (total, nll), (grad_h, grad_table, grad_bias)
+
+
+def _spread(chunk, *arrays):
+    # `_sweep` on every shard of the positions. Left to the compiler, the head's gradient would be
+    # summed over the mesh once per chunk, in float32, and a split row would be gathered.
+    rows, length = current_ways("batch"), current_ways("length")
+    sizes = jax.sharding.get_abstract_mesh().shape
+    hidden, table = arrays[:2]
+    even = hidden.shape[0] % math.prod(sizes[a] for a in rows) == 0
+    even &= hidden.shape[1] % math.prod(sizes[a] for a in length) == 0
+    if not (rows + length and even):
+        return _sweep(chunk, *arrays)
+    scatter = [a for a in rows if a == "fsdp" and table.shape[1] % sizes[a] == 0]
+    place = PartitionSpec(rows or None, length or None)
+
+    def shard(*arrays):
+        total, nll, grad_h, grad_table, grad_bias = _sweep(chunk, *arrays)
+        for axis in scatter:
+            grad_table = jax.lax.psum_scatter(grad_table, axis, scatter_dimension=1, tiled=True)
+        rest = tuple(a for a in rows + length if a not in scatter)
+        total, grad_bias = jax.lax.psum((total, grad_bias), rows + length)
+        return total, nll, grad_h, jax.lax.psum(grad_table, rest) if rest else grad_table, grad_bias
+
+    one = PartitionSpec()
+    columns = PartitionSpec(None, *scatter)
+    return jax.shard_map(
+        shard,
+        in_specs=(place, one, one, place, place),
+        out_specs=(one, place, place, columns, one),
+        axis_names=set(rows + length),
+        check_vma=False,
+    )(*arrays)
+
+
+def _sweep(chunk, hidden, table, bias, targets, weights):
     vocabulary = jnp.arange(table.shape[0], dtype=targets.dtype)
 
     def body(carry, xs):
@@ -109,12 +151,13 @@ def _forward(chunk, hidden, table, bias, targets, weights):
         body, start, _chunks(chunk, hidden, targets, weights)
     )
     length = hidden.shape[1]
-    grads = (
+    return (
+        total,
+        _unchunk(nll, length),
         _unchunk(grad_h, length),
         grad_table.T.astype(table.dtype),
         grad_bias.astype(bias.dtype),
     )
-    return (total, _unchunk(nll, length)), grads
 
 
 def _backward(chunk, grads, cotangents):

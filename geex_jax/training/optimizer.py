@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import optax
 
-from geex_jax.errors import GeexError
+from geex_jax.errors import GeexError, did_you_mean
+from geex_jax.training.moments import scale_by_coded_adam
+
+Moments = Literal["float32", "bfloat16", "int8"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +25,7 @@ class OptimizerConfig:
       b1, b2, eps: Adam.
       weight_decay: decoupled; not on norms and biases.
       clip: largest global gradient norm; 0 for none.
+      moments: how m and v are stored between steps; see `training.moments`.
     """
 
     lr: float = 1e-4
@@ -33,8 +37,14 @@ class OptimizerConfig:
     eps: float = 1e-8
     weight_decay: float = 0.1
     clip: float = 1.0
+    moments: Moments = "float32"
 
     def __post_init__(self):
+        if self.moments not in get_args(Moments):
+            raise GeexError(
+                f"optimizer.moments = {self.moments!r} is not known",
+                did_you_mean(str(self.moments), get_args(Moments)),
+            )
         if self.lr <= 0 or self.end_lr < 0:
             raise GeexError(f"optimizer.lr = {self.lr}", "learning rates must be positive")
         if not 0 <= self.warmup <= self.steps:
@@ -60,12 +70,19 @@ def decay_mask(params: Any) -> Any:
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """Clipping by global norm, then AdamW."""
-    adamw = optax.adamw(
-        schedule(config),
-        b1=config.b1,
-        b2=config.b2,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        mask=decay_mask,
-    )
+    if config.moments == "float32":
+        adamw = optax.adamw(
+            schedule(config),
+            b1=config.b1,
+            b2=config.b2,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+            mask=decay_mask,
+        )
+    else:
+        adamw = optax.chain(
+            scale_by_coded_adam(config.b1, config.b2, config.eps, config.moments),
+            optax.add_decayed_weights(config.weight_decay, decay_mask),
+            optax.scale_by_learning_rate(schedule(config)),
+        )
     return optax.chain(optax.clip_by_global_norm(config.clip), adamw) if config.clip else adamw

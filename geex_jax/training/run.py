@@ -45,7 +45,11 @@ class Run:
         else:
             self.model = Transformer(
                 self.start.config.replace(
-                    dropout=config.model.dropout, dtype=config.model.dtype, remat=config.model.remat
+                    dropout=config.model.dropout,
+                    dtype=config.model.dtype,
+                    remat=config.model.remat,
+                    attention=config.model.attention,
+                    matmul=config.model.matmul,
                 )
             )
         self.optimizer_config = configs.optimizer_config(config)

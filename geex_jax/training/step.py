@@ -13,7 +13,15 @@ import optax
 
 from geex_jax.errors import GeexError
 from geex_jax.models import Transformer
-from geex_jax.parallel import batch_sharding, shardings, use_mesh
+from geex_jax.parallel import (
+    ZERO_STAGES,
+    batch_sharding,
+    fitting_spec,
+    path_of,
+    shardings,
+    use_mesh,
+    without,
+)
 from geex_jax.training.loss import Batch, loss_fn
 
 
@@ -28,16 +36,21 @@ class StepConfig:
         standard deviations above the mean of the last `skip_window` good steps, or is not
         finite. 0 skips only what is not finite.
       skip_window: steps that the mean is taken over; no spike is seen before half of them.
+      zero: what is split over the mesh axis `fsdp`: 1 the optimizer's state, 2 gradients too,
+        3 parameters too; 0 nothing. The numbers are the same.
     """
 
     accumulate: int = 1
     loss_chunk: int = 512
     skip_sigma: float = 6.0
     skip_window: int = 128
+    zero: int = 3
 
     def __post_init__(self):
         if self.accumulate < 1 or self.loss_chunk < 1 or self.skip_window < 2:
             raise GeexError(f"{self}", "accumulate and loss_chunk >= 1, skip_window >= 2")
+        if self.zero not in ZERO_STAGES:
+            raise GeexError(f"zero = {self.zero!r} is no stage of ZeRO", "give 0, 1, 2 or 3")
 
 
 @flax.struct.dataclass
@@ -167,7 +180,7 @@ def _gradients(state: TrainState, batch: Batch) -> tuple[jax.Array, jax.Array, A
 
     if config.accumulate == 1:
         (loss, _), grads = gradient(state.params, batch, weights=weights, dropout_key=key)
-        return loss, tokens, grads
+        return loss, tokens, _placed(grads, config.zero)
 
     rows = batch["tokens"].shape[0]
     if rows % config.accumulate:
@@ -185,19 +198,40 @@ def _gradients(state: TrainState, batch: Batch) -> tuple[jax.Array, jax.Array, A
         index, part, part_weights = xs
         part_key = None if key is None else jax.random.fold_in(key, index)
         (loss, _), grads = gradient(state.params, part, weights=part_weights, dropout_key=part_key)
-        return (carry[0] + loss, jax.tree.map(jnp.add, carry[1], grads)), None
+        grads = _placed(jax.tree.map(jnp.add, carry[1], grads), config.zero)
+        return (carry[0] + loss, grads), None
 
     rowwise = {k: v for k, v in batch.items() if v.shape[:1] == (rows,)}
-    start = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
+    zeros = _placed(jax.tree.map(jnp.zeros_like, state.params), config.zero)
+    start = (jnp.zeros(()), zeros)
     indices = jnp.arange(config.accumulate)
     xs = (indices, jax.tree.map(split, rowwise), split(weights))
     (loss, grads), _ = jax.lax.scan(body, start, xs)
     return loss, tokens, grads
 
 
+def _placed(grads: Any, zero: int) -> Any:
+    # Says where gradients lie on the mesh in use, so that their sum over it is no larger than it
+    # must be; without a word the compiler may choose another place for each.
+    sizes = jax.sharding.get_abstract_mesh().shape
+    if not any(n > 1 for n in sizes.values()):
+        return grads
+
+    def one(key_path: Any, leaf: jax.Array) -> jax.Array:
+        spec = fitting_spec(path_of(key_path), leaf.shape, sizes)
+        if "gradients" not in ZERO_STAGES[zero]:
+            spec = without(spec, "fsdp")
+        return jax.lax.with_sharding_constraint(leaf, spec)
+
+    return jax.tree_util.tree_map_with_path(one, grads)
+
+
 def state_shardings(mesh: jax.sharding.Mesh, state: TrainState) -> TrainState:
     """Where each leaf of the state lies on the mesh."""
-    return shardings(mesh, state, REPLICATED)
+    split = ZERO_STAGES[state.config.zero]
+    names = {"params": "params", "optimizer": "opt_state"}
+    whole = tuple(path for what, path in names.items() if what not in split)
+    return shardings(mesh, state, REPLICATED, whole=whole)
 
 
 def sharded_init(mesh: jax.sharding.Mesh, make: Any) -> TrainState:

@@ -1,19 +1,24 @@
 """The table of shardings and the mesh."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
 from geex_jax.errors import GeexError
 from geex_jax.models import PRESETS, Transformer
 from geex_jax.parallel import (
+    current_ways,
     fitting_spec,
     make_mesh,
     parse_mesh,
     partition_spec,
     path_of,
     shardings,
+    use_mesh,
 )
 
 
@@ -74,7 +79,38 @@ def test_meshes_that_cannot_be(sizes, message):
 
 
 def test_the_rest_goes_to_the_open_axis():
-    assert dict(make_mesh({"data": 2, "fsdp": -1}).shape) == {"data": 2, "fsdp": 4, "tensor": 1}
+    sizes = {"data": 2, "fsdp": 4, "sequence": 1, "tensor": 1}
+    assert dict(make_mesh({"data": 2, "fsdp": -1}).shape) == sizes
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What of a TPU chip decides its place on a mesh."""
+
+    id: int
+    slice_index: int
+    process_index: int = 0
+    platform: str = "none"
+    device_kind: str = "none"
+
+
+def test_data_runs_across_slices_and_the_rest_stays_within():
+    chips = [Chip(i, slice_index=i % 2) for i in range(8)]  # listed turn by turn
+    devices = make_mesh({"data": 2, "fsdp": 2, "tensor": 2}, chips).devices
+    slices = np.vectorize(lambda chip: chip.slice_index)(devices)
+    assert (slices[0] == slices[0].flat[0]).all() and (slices[1] == 1 - slices[0].flat[0]).all()
+    four = make_mesh({"data": 4, "fsdp": 2}, chips).devices
+    assert [chip.slice_index for chip in four[:, 0, 0, 0]] == [0, 0, 1, 1]
+    with pytest.raises(GeexError, match=r"mesh\.data=1 does not divide over 2 slices"):
+        make_mesh({"fsdp": -1}, chips)
+
+
+def test_current_ways_are_those_of_the_mesh_in_use():
+    assert current_ways("batch", "length") == ()
+    with use_mesh(make_mesh({"fsdp": 2, "sequence": 2, "tensor": 2})):
+        assert current_ways("batch") == ("fsdp",)
+        assert current_ways("batch", "length", "embed") == ("fsdp", "sequence")
+        assert current_ways("length", "residual_length") == ("sequence", "tensor")
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,15 @@ def alone():
 
 @pytest.mark.parametrize(
     "sizes",
-    [{"data": 8}, {"fsdp": 8}, {"fsdp": 4, "tensor": 2}, {"data": 2, "fsdp": 2, "tensor": 2}],
+    [
+        {"data": 8},
+        {"fsdp": 8},
+        {"fsdp": 4, "tensor": 2},
+        {"data": 2, "fsdp": 2, "tensor": 2},
+        {"fsdp": 2, "sequence": 4},
+        {"fsdp": 2, "sequence": 2, "tensor": 2},
+    ],
+    ids=lambda sizes: "x".join(f"{k}{n}" for k, n in sizes.items()),
 )
 def test_eight_devices_give_the_losses_of_one(alone, sizes):
     losses, state = run(sizes)
@@ -72,6 +80,34 @@ def test_eight_devices_give_the_losses_of_one(alone, sizes):
     assert kernel.addressable_shards[0].data.size * parts == kernel.size
     moment = state.opt_state[1][0].mu["layers"]["mlp"]["up"]["kernel"]
     assert moment.sharding == kernel.sharding
+
+
+@pytest.mark.parametrize("zero", [0, 1, 2])
+def test_every_stage_of_zero_gives_the_losses_of_one_device(alone, zero):
+    losses, state = run({"data": 2, "fsdp": 4}, step_config=StepConfig(zero=zero, accumulate=2))
+    np.testing.assert_allclose(losses, alone[0], rtol=2e-5)
+    kernel = state.params["layers"]["mlp"]["up"]["kernel"]
+    assert kernel.sharding.is_fully_replicated
+    moment = state.opt_state[1][0].mu["layers"]["mlp"]["up"]["kernel"]
+    assert moment.addressable_shards[0].data.size * (4 if zero else 1) == kernel.size
+
+
+def test_zero_2_and_3_add_gradients_up_in_parts():
+    # The accumulator of a scan over parts is what a stage below 2 repeats on every device.
+    def whole_accumulators(zero):
+        mesh = make_mesh({"fsdp": 8})
+        model, optimizer = Transformer(CONFIG), make_optimizer(OPTIMIZER)
+        config = StepConfig(zero=zero, accumulate=2)
+        state = sharded_init(mesh, lambda: init_state(model, optimizer, 3, config))
+        batch = next(batches(1, rows=16))
+        with use_mesh(mesh):
+            text = jit_train_step(mesh, state).lower(state, batch).compile().as_text()
+        layers, inner, width = state.params["layers"]["mlp"]["up"]["kernel"].shape
+        loops = [line for line in text.splitlines() if " while(" in line]
+        return any(f"f32[{layers},{inner},{width}]" in line for line in loops)
+
+    assert whole_accumulators(1)
+    assert not whole_accumulators(3)
 
 
 def test_the_constraints_stand_in_the_lowered_program():

@@ -209,7 +209,16 @@ def _concrete(
 def expected_leaves(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Shapes of the float model's parameters by path, layers stacked."""
     # What has no effect on shapes is left out, so that a model under another name is found again.
-    names = ("name", "dtype", "param_dtype", "remat", "dropout", "scan_layers")
+    names = (
+        "name",
+        "dtype",
+        "param_dtype",
+        "remat",
+        "dropout",
+        "scan_layers",
+        "attention",
+        "matmul",
+    )
     return dict(_leaves(config.replace(**{key: getattr(ModelConfig(), key) for key in names})))
 
 

@@ -1,0 +1,7 @@
+"""Kernels, each beside the plain `jnp` function that it must equal."""
+
+from geex_jax.kernels.attention import attention, choose
+from geex_jax.kernels.int8_matmul import int8_matmul
+from geex_jax.kernels.plain import attention_mask, dot_product_attention
+
+__all__ = ["attention", "attention_mask", "choose", "dot_product_attention", "int8_matmul"]
