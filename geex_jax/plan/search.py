@@ -119,18 +119,19 @@ def with_words(job: Job, words: tuple[str, ...]) -> Job:
 
 
 def candidates(job: Job) -> Iterator[Candidate]:
-    """Every choice whose sizes divide, weighed."""
+    """Every choice whose sizes divide, weighed; each policy and each mesh is traced once."""
     from geex_jax.models.config import Remat
     from geex_jax.plan import topology
-    from geex_jax.plan.estimate import estimate
 
     topology.prepare()
     where, base = job.where(), load(job)
     policies = [p for p in POLICIES if p in get_args(Remat)]
+    traced: dict[str, Any] = {}
     for tensor in TENSOR:
         ways = where.devices // tensor
         if where.devices % tensor or ways % where.slices:
             continue
+        programs: dict[int, Any] = {}
         for rows in ROWS:
             if base.batch_size % (ways * rows):
                 continue
@@ -144,7 +145,8 @@ def candidates(job: Job) -> Iterator[Candidate]:
                     f"--config.model.remat={policy}",
                 )
                 try:
-                    weighed = estimate(load(with_words(job, words)), where)
+                    config = load(with_words(job, words))
+                    weighed = _weigh(config, where, tensor, policy, programs, traced)
                 except GeexError:
                     continue  # a size that does not divide
                 fits = weighed["total"] <= MARGIN * where.chip.usable
@@ -154,6 +156,18 @@ def candidates(job: Job) -> Iterator[Candidate]:
                     break  # the next policies keep more
             if not some:
                 break  # not even the first policy: more rows do not fit either
+
+
+def _weigh(config: Any, where: Any, tensor: int, policy: str, programs: dict, traced: dict) -> dict:
+    # Tracing costs a second or more: a policy's rows and a mesh's state are asked for once.
+    from geex_jax.plan.estimate import estimate, mesh_sizes, place, trace
+
+    sizes = mesh_sizes(config.mesh.to_dict(), where.devices)
+    if policy not in traced:
+        programs[tensor], traced[policy] = trace(config, sizes, where)
+    elif tensor not in programs:
+        programs[tensor] = place(config, sizes, where)
+    return estimate(config, where, (programs[tensor], traced[policy]))
 
 
 def score(weighed: dict[str, Any], where: Any) -> float:

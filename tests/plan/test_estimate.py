@@ -18,11 +18,12 @@ from geex_jax.training.metrics import count_params
 HERE = pathlib.Path(__file__).parent
 TINY = str(HERE / "tiny.py")
 BIG = str(HERE.parent.parent / "experiments" / "codegeex_13b.py")
+PLAIN = "--config.model.attention=xla"  # traces faster than a kernel
 SLICE = parse("v5e:2x2")
 
 
 def of(*words, topology=SLICE):
-    return estimate(load(Job(topology.name, config=TINY, overrides=words)), topology)
+    return estimate(load(Job(topology.name, config=TINY, overrides=(PLAIN, *words))), topology)
 
 
 def test_parameters_and_optimizer_are_exact_and_activations_follow_the_shapes():
@@ -46,6 +47,16 @@ def test_policies_that_keep_more_take_more_and_compute_less():
     assert kept[1] - kept[0] == 3 * kept[0]  # query, key and value are as wide as the residual
     ratios = [f["flops_ratio"] for f in found]
     assert ratios[0] > ratios[1] > ratios[2] == pytest.approx(1)
+
+
+def test_what_is_known_of_a_policy_holds_for_other_rows_and_meshes():
+    job = Job("v5e:2x2", config=TINY, overrides=("--config.batch_size=16", PLAIN))
+    for found in candidates(job):
+        if "--config.model.remat=qkv" in found.words and "--config.mesh.tensor=2" in found.words:
+            again = of("--config.batch_size=16", *found.words)
+            assert found.total == pytest.approx(again["total"], rel=0.01)
+            return
+    pytest.fail("no candidate with a tensor axis")
 
 
 def test_sizes_that_do_not_fill_the_slice_are_refused():
@@ -93,7 +104,7 @@ def test_every_slice_of_the_experiments_divides(name):
 
 
 def test_candidates_keep_the_batch_and_stop_where_memory_ends():
-    job = Job("v5e:2x2", config=TINY, overrides=("--config.batch_size=16",))
+    job = Job("v5e:2x2", config=TINY, overrides=("--config.batch_size=16", PLAIN))
     found = list(candidates(job))
     parts = {w for c in found for w in c.words if "accumulate" in w}
     assert parts >= {"--config.accumulate=4", "--config.accumulate=1"}
