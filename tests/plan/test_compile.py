@@ -33,7 +33,7 @@ def test_the_real_step_compiles_and_is_summarized(plan):
     assert memory["argument"] == pytest.approx(sum(plan["state"].values()), rel=0.05)
     assert memory["alias"] >= 0.99 * (plan["state"]["parameters"] + plan["state"]["optimizer"])
     assert compiled["used"] > memory["argument"] and memory["temp"] > plan["activations"]["device"]
-    assert 1.1 < plan["flops"]["ratio"] < 1.3  # remat full
+    assert 1.1 < plan["flops"]["ratio"] < 1.35  # remat full
     assert compiled["traffic"]["hbm"] > memory["argument"]
     kinds = {c["kind"] for c in compiled["collectives"]}
     assert "all-gather" in kinds and all(c["group"] == 4 for c in compiled["collectives"])

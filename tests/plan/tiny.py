@@ -15,6 +15,6 @@ def get_config():
     config.model.context_length = 256
     config.model.dtype = "bfloat16"
     config.model.remat = "full"
-    config.model.overrides = {"num_layers": 3}
+    config.model.overrides = {"num_layers": 3, "num_heads": 1}
     config.batch_size = 8
     return config
