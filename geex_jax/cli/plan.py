@@ -125,10 +125,11 @@ def _compile(args: argparse.Namespace, job: Any, where: Any) -> int:
     if job.decode is not None:
         print("\n" + render_prefill(plan))
     elif not fits:
+        from geex_jax.plan.estimate import estimate
         from geex_jax.plan.search import search
 
         print("\nwhat would fit:")
-        search(job, compiles=1)
+        search(job, compiles=args.compiles, below=estimate(jobs.load(job), where)["total"])
     return 0 if fits else DOES_NOT_FIT
 
 

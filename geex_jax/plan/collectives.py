@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from geex_jax.plan.hlo import Array, Computation, Instruction, Module, arrays_of
+from geex_jax.plan.hlo import CALLS, Array, Computation, Instruction, Module, arrays_of
 
 KINDS = (
     "all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute",
@@ -22,6 +22,8 @@ KINDS = (
 # TPU's reduce-scatter is often printed as an all-reduce and a slice in a fusion of its own, which
 # this emitter runs as one reduce-scatter: its result is the shard.
 SCATTER = "AllReduceScatterFusion"
+AT_ONCE = "awaited at once"  # a start whose done follows with nothing computed in between
+WORK = ("fusion", "convolution", "dot", "while", "reduce", "conditional")
 ASYNC_TARGETS = ("AsyncCollectiveStart", "AsyncCollectiveDone")
 
 
@@ -37,9 +39,9 @@ class Collective:
       bytes: of the whole array, on one device.
       ici, dcn: bytes that one device sends in one run, over each network.
       asynchronous: whether the program goes on while it runs.
-      how: "sync", "start/done", "fused" (async_collective_fusion), "windowed" (permutes in turn
-        with the parts of a matmul), "call-start" (on a SparseCore or another core), "megascale"
-        (between slices).
+      how: "sync"; "awaited at once": as good as that; "start/done"; "fused"
+        (async_collective_fusion); "windowed": permutes in turn with the parts of a matmul;
+        "call-start": on a SparseCore or another core; "megascale": between slices.
       dtype, scope: of its array; the part of the model it serves.
       shapes: of its arrays, as text.
     """
@@ -113,19 +115,37 @@ def _owners(module: Module) -> dict[str, tuple[Instruction, str]]:
     for name in module.runs:
         for instruction in module.computations[name].instructions:
             for role, called in instruction.calls:
-                if instruction.opcode == "while" or role in ("to_apply", "condition"):
-                    continue
-                how = "sync"
-                inner = module.computations.get(called)
-                parts = inner.instructions if inner else []
-                if any(map(_async_part, parts)) or "async_collective_fusion" in called:
-                    how = "fused"
-                elif instruction.opcode in ("async-start", "call-start"):
-                    how = "call-start" if instruction.opcode == "call-start" else "start/done"
-                elif name in owners:
-                    how = owners[name][1]
-                owners[called] = (instruction, how)
+                calls = instruction.opcode in CALLS or role not in ("to_apply", "condition")
+                if instruction.opcode != "while" and calls:
+                    inherited = owners[name][1] if name in owners else "sync"
+                    how = _how(module, module.computations[name], instruction, called)
+                    owners[called] = (instruction, how or inherited)
     return owners
+
+
+def _how(module: Module, outer: Computation, instruction: Instruction, called: str) -> str:
+    # How an instruction runs what it calls; nothing if that does not make it asynchronous.
+    inner = module.computations.get(called)
+    parts = inner.instructions if inner else []
+    if any(map(_async_part, parts)) or "async_collective_fusion" in called:
+        return "fused"
+    if instruction.opcode in ("async-start", "call-start"):
+        how = "call-start" if instruction.opcode == "call-start" else "start/done"
+        return how if _overlaps(outer, instruction) else AT_ONCE
+    return ""
+
+
+def _overlaps(computation: Computation, start: Instruction) -> bool:
+    """Whether anything is computed between a start and its done."""
+    begun = False
+    for instruction in computation.instructions:
+        if instruction is start:
+            begun = True
+        elif begun and instruction.opcode.endswith("-done") and start.name in instruction.operands:
+            return False
+        elif begun and (instruction.opcode in WORK or "tpu_custom_call" in instruction.rest):
+            return True
+    return True  # its done lies in another computation
 
 
 def _async_part(instruction: Instruction) -> bool:
@@ -144,7 +164,7 @@ def _collective(module, computation, instruction, kind, owner, how, slice_of) ->
     if group < 2 or not size:
         return None
     if instruction.opcode.endswith("-start"):
-        how = "start/done"
+        how = "start/done" if _overlaps(computation, instruction) else AT_ONCE
     if kind == "collective-permute" and how == "start/done" and _windowed(instruction):
         how = "windowed"
     spans = _spans(groups, slice_of)
@@ -154,7 +174,8 @@ def _collective(module, computation, instruction, kind, owner, how, slice_of) ->
         spans = 2 if any(slice_of[a] != slice_of[b] for a, b in pairs) else 1
         ici, dcn = (0.0, float(size)) if spans > 1 else (float(size), 0.0)
     return Collective(
-        kind, group, spans, module.runs[computation.name], size, ici, dcn, how != "sync", how,
+        kind, group, spans, module.runs[computation.name], size, ici, dcn,
+        how not in ("sync", AT_ONCE), how,
         arrays[0].dtype, scope,
         ", ".join(f"{a.dtype}[{','.join(map(str, a.shape))}]" for a in arrays[:4]),
     )  # fmt: skip

@@ -7,6 +7,7 @@ it is a model: see `working_set`.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -21,6 +22,7 @@ from geex_jax.pages import Table, text_table
 from geex_jax.parallel import AXES
 from geex_jax.parallel.rules import ACTIVATION_RULES
 from geex_jax.plan.topology import Topology
+from geex_jax.training.metrics import flops_per_token
 from geex_jax.training.program import Program, train_program
 
 
@@ -89,15 +91,21 @@ def mesh_sizes(wanted: Mapping[str, int], devices: int) -> dict[str, int]:
     return {name: devices // known if name in free else n for name, n in sizes.items()}
 
 
-def abstract_program(
-    config: Any, sizes: Mapping[str, int], topology: Topology
-) -> tuple[Program, Any]:
-    """The step of a config on a mesh without devices, and its jaxpr."""
+def place(config: Any, sizes: Mapping[str, int], topology: Topology) -> Program:
+    """The step of a config on a mesh without devices, not traced."""
     kinds = (AxisType.Auto,) * len(sizes)
     device = _abstract_device(topology)
     known = {} if device is None else {"abstract_device": device}
     mesh: Any = AbstractMesh(tuple(sizes.values()), tuple(sizes), axis_types=kinds, **known)
-    program = train_program(config, mesh)
+    return train_program(config, mesh)
+
+
+def abstract_program(
+    config: Any, sizes: Mapping[str, int], topology: Topology
+) -> tuple[Program, Any]:
+    """The step of a config on a mesh without devices, and its jaxpr."""
+    program = place(config, sizes, topology)
+    mesh: Any = program.mesh
     with jax.sharding.use_abstract_mesh(mesh), nn.logical_axis_rules(ACTIVATION_RULES):
         return program, program.step.trace(program.state, program.batch).jaxpr
 
@@ -130,7 +138,7 @@ def working_set(program: Program, config: Any, sizes: Mapping[str, int], kernel:
       kernel: attention runs as a Pallas kernel, so no scores [T, T] exist.
     """
     model, length = program.model, program.batch["tokens"].shape[1]
-    rows = config.batch_size / config.accumulate / (sizes["data"] * sizes["fsdp"])
+    rows = rows_at_once(config, sizes)
     tokens = rows * length / sizes.get("sequence", 1)
     tensor, width = sizes["tensor"], 2 if model.dtype != "float32" else 4
     whole = _layer_elements(program) / tensor * width
@@ -156,8 +164,49 @@ def _layer_elements(program: Program) -> float:
     return sum(math.prod(leaf.shape) for leaf in leaves) / stacked
 
 
-def estimate(config: Any, topology: Topology) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Traced:
+    """What a traced step tells of a remat policy, whatever the rows and the mesh.
+
+    Attributes:
+      device, host: bytes kept for the backward pass of one row, over all devices that share it.
+      kernel: attention runs as a Pallas kernel. ratio: FLOPs over the model's.
+    """
+
+    device: float
+    host: float
+    kernel: bool
+    ratio: float
+
+
+def trace(config: Any, sizes: Mapping[str, int], topology: Topology) -> tuple[Program, Traced]:
+    """Traces the step of a config on a mesh of given sizes."""
+    from geex_jax.plan import flops as counting
+
+    program, jaxpr = abstract_program(config, sizes, topology)
+    counted = counting.count(jaxpr)
+    kept = activations(jaxpr, config, program.model, sizes)
+    tokens = config.batch_size * program.batch["tokens"].shape[1]
+    ratio = counted.total / tokens / flops_per_token(program.model, tokens // config.batch_size)
+    per_row = sizes["tensor"] * sizes.get("sequence", 1) / rows_at_once(config, sizes)
+    kernel = bool(counted.kernels or counted.unknown)
+    return program, Traced(kept["device"] * per_row, kept["host"] * per_row, kernel, ratio)
+
+
+def rows_at_once(config: Any, sizes: Mapping[str, int]) -> float:
+    """Rows that the devices of one place along `data` and `fsdp` work on at a time."""
+    return config.batch_size / config.accumulate / (sizes["data"] * sizes["fsdp"])
+
+
+def estimate(
+    config: Any, topology: Topology, known: tuple[Program, Traced] | None = None
+) -> dict[str, Any]:
     """Bytes of one device for the step of a config, by arithmetic.
+
+    Args:
+      config: an experiment's config.
+      topology: the slice or slices.
+      known: from `trace`: a program of the same model and mesh, and what is known of the policy.
 
     Returns:
       A dict that JSON can hold: `parts` (name -> bytes), `total`, `usable`, `fits`, `host` (bytes
@@ -166,23 +215,18 @@ def estimate(config: Any, topology: Topology) -> dict[str, Any]:
     Raises:
       GeexError: sizes that do not divide over the mesh or the topology.
     """
-    from geex_jax.plan import flops as counting
     from geex_jax.plan.train import gradient_bytes, state_bytes
-    from geex_jax.training.metrics import flops_per_token
 
     sizes = mesh_sizes(config.mesh.to_dict(), topology.devices)
-    program, jaxpr = abstract_program(config, sizes, topology)
-    counted = counting.count(jaxpr)
+    program, traced = known or trace(config, sizes, topology)
     length = program.batch["tokens"].shape[1]
-    kernel = bool(counted.kernels or counted.unknown)
-    kept = activations(jaxpr, config, program.model, sizes)
-    working = working_set(program, config, sizes, kernel)
+    share = rows_at_once(config, sizes) / sizes["tensor"] / sizes.get("sequence", 1)
     sets = 1 if config.accumulate == 1 else 2
     parts = {
         **state_bytes(program),
         "gradients": sets * gradient_bytes(program),
-        "kept for the backward pass": kept["device"],
-        "working set": max(working.values()),
+        "kept for the backward pass": traced.device * share,
+        "working set": max(working_set(program, config, sizes, traced.kernel).values()),
     }
     total = sum(parts.values())
     per_token = flops_per_token(program.model, length)
@@ -199,13 +243,13 @@ def estimate(config: Any, topology: Topology) -> dict[str, Any]:
         "total": total,
         "usable": topology.chip.usable,
         "fits": total <= topology.chip.usable,
-        "host": kept["host"],
+        "host": traced.host * share,
         "elements": sum(math.prod(x.shape) for x in jax.tree.leaves(program.state.params)),
         "tokens": config.batch_size * length,
         "width": program.model.d_model,
         "blocks": program.model.num_blocks,
         "flops": per_token * config.batch_size * length,
-        "flops_ratio": counted.total / (config.batch_size * length) / per_token,
+        "flops_ratio": traced.ratio,
     }
 
 

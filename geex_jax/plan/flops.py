@@ -10,6 +10,8 @@ import dataclasses
 import math
 from typing import Any
 
+from jax.interpreters import partial_eval
+
 
 @dataclasses.dataclass
 class Count:
@@ -32,7 +34,10 @@ class Count:
 def count(jaxpr: Any) -> Count:
     """FLOPs of a (closed) jaxpr; scanned bodies as often as they run, all devices together."""
     out = Count()
-    _walk(getattr(jaxpr, "jaxpr", jaxpr), 1.0, out)
+    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
+    # What rematerialization traces again and nobody reads, the compiler drops.
+    used, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    _walk(used, 1.0, out)
     return out
 
 

@@ -21,6 +21,8 @@ _CALLED = re.compile(
     r"\b(body|condition|calls|to_apply|called_computations|branch_computations|"
     r"true_computation|false_computation|async_computation)=(\{[^}]*\}|%?[\w.\-]+)"
 )
+# They run a computation; where others name one to be applied, it is a reduction's.
+CALLS = ("call", "call-start", "async-start", "custom-call")
 BITS = {"pred": 8, "token": 0, "opaque": 0}
 
 

@@ -16,8 +16,8 @@ MANY = 12  # rows of the table of collectives
 
 
 def gib(value: float) -> str:
-    """Bytes in GiB."""
-    return f"{value / GIB:.2f} GiB"
+    """Bytes in GiB, small ones in MiB."""
+    return f"{value / GIB:.2f} GiB" if value >= GIB / 10 else f"{value / (1 << 20):.2f} MiB"
 
 
 def render(plan: Mapping[str, Any], topology: Topology) -> str:
@@ -39,8 +39,7 @@ def _head(plan: Mapping[str, Any]) -> str:
     slices = f"{where['slices']} slices of " if where["slices"] > 1 else ""
     mesh = " x ".join(f"{k}={v}" for k, v in step["mesh"].items() if v > 1) or "one device"
     lines = [
-        f"{model['name']}: {model['parameters'] / 1e9:.3f}B parameters, {model['length']} tokens "
-        "a row",
+        f"{model['name']}: {model['parameters']:,} parameters, {model['length']} tokens a row",
         f"on {slices}{where['name']}: {where['chips']} chips, {where['devices']} devices, "
         f"{where['hosts']} host{'s' * (where['hosts'] > 1)}, {gib(where['usable'])} usable a device"
         + ("" if any(where["wrapped"]) else ", no wraparound"),

@@ -9,6 +9,7 @@ fewer rows a chip has, the longer it waits.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import pathlib
@@ -29,6 +30,12 @@ LABEL = "arithmetic: ring formulas and public rates; nothing compiled, nothing m
 ROWS, LENGTH, PRESET = 3072, 2048, "codegeex-13b"
 RATIO = 1.22  # FLOPs with full rematerialization over the model's, counted on the step's jaxpr
 MOST_ROWS = {"v4": 2, "v5e": 1, "v5p": 4, "v6e": 2, "tpu7x": 4}  # that a chip holds at once
+
+
+@functools.cache
+def parameters() -> int:
+    """Of the paper's model, a tied head counted once."""
+    return count_params(preset(PRESET))
 
 
 def parse_range(text: str) -> tuple[int, int]:
@@ -91,7 +98,7 @@ def row(where: Topology, batch: int, kind: str, cache: str = "") -> dict[str, An
     wire, source = _wire(where, cache)
     ici = parts * wire / chip.ici
     longest = max(compute, ici)
-    state = 16 * count_params(model) / where.devices
+    state = 16 * parameters() / where.devices
     return {
         "kind": kind, "topology": where.name, "chips": where.chips, "batch": batch,
         "rows_per_chip": batch / where.chips, "parts": parts, "state": state,
@@ -116,7 +123,7 @@ def _wire(where: Topology, cache: str) -> tuple[float, str]:
     compiled = _compiled(where, cache)
     if compiled is not None:
         return compiled, "compiled"
-    size = 2 * count_params(preset(PRESET))
+    size = 2 * parameters()
     per = sum(collectives.wire(k, size, where.devices)[0] for k in (
         "all-gather", "all-gather", "reduce-scatter"
     ))  # fmt: skip

@@ -8,6 +8,7 @@ time mean more parts (`accumulate`).
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from collections.abc import Iterator
 from typing import Any, get_args
@@ -15,9 +16,9 @@ from typing import Any, get_args
 from geex_jax.errors import GeexError
 from geex_jax.pages import Table, text_table
 from geex_jax.plan import collectives
-from geex_jax.plan.chips import GIB
 from geex_jax.plan.compile import ticking
 from geex_jax.plan.jobs import Job, load, run
+from geex_jax.plan.render import gib
 
 # From least memory to least recomputation; those of them that the model knows are tried.
 POLICIES = ("full", "ctx", "qkv", "minimal", "none")
@@ -41,13 +42,16 @@ class Candidate:
     score: float
 
 
-def search(job: Job, compiles: int = 3, quiet: bool = False) -> dict[str, Any] | None:
+def search(
+    job: Job, compiles: int = 3, quiet: bool = False, below: float = math.inf
+) -> dict[str, Any] | None:
     """Finds overrides under which a job's step fits.
 
     Args:
       job: of a train step.
       compiles: candidates to compile at most; without libtpu none is.
       quiet: prints nothing on standard output.
+      below: only what takes fewer bytes by arithmetic, because that many were found too many.
 
     Returns:
       None if nothing fits; else a dict: `overrides`, `candidates` (by arithmetic) and `plan` (the
@@ -56,11 +60,11 @@ def search(job: Job, compiles: int = 3, quiet: bool = False) -> dict[str, Any] |
     say = (lambda text: print(text, file=sys.stderr)) if quiet else print
     with ticking("weighing candidates"):
         found = sorted(candidates(job), key=lambda c: (not c.fits, -c.score))
-    fitting = [c for c in found if c.fits]
+    fitting = [c for c in found if c.fits and c.total < below]
     say(_table(found[:8]))
     if not fitting:
         least = min(found, key=lambda c: c.total, default=None)
-        need = f": the least takes {least.total / GIB:.1f} GiB a device" if least else ""
+        need = f": the least takes {gib(least.total)} a device by arithmetic" if least else ""
         say(f"nothing tried fits {job.where().label}{need}; take a larger slice")
         return None
     best, plan = _compiled(job, fitting, compiles, say)
@@ -75,9 +79,15 @@ def search(job: Job, compiles: int = 3, quiet: bool = False) -> dict[str, Any] |
 
 
 def _compiled(job: Job, fitting: list[Candidate], compiles: int, say: Any) -> tuple:
-    # The first candidates through the compiler; the best by its word.
-    results = []
-    for candidate in fitting[:compiles]:
+    # The first candidates through the compiler; the best by its word. What takes more by
+    # arithmetic than one that did not fit is passed over.
+    results, ceiling, tries = [], math.inf, 0
+    for candidate in fitting:
+        if tries == compiles:
+            break
+        if candidate.total >= ceiling:
+            continue
+        tries += 1
         try:
             plan = run(with_words(job, candidate.words))
         except GeexError as error:
@@ -92,6 +102,8 @@ def _compiled(job: Job, fitting: list[Candidate], compiles: int, say: Any) -> tu
         say(f"compiled {' '.join(candidate.words)}: {verdict}")
         if fits:
             results.append((mfu, candidate, plan))
+        else:
+            ceiling = candidate.total
     if not results:
         if compiles:
             say("none of the compiled candidates fits; raise --compiles, or take a larger slice")
@@ -107,21 +119,23 @@ def with_words(job: Job, words: tuple[str, ...]) -> Job:
 
 
 def candidates(job: Job) -> Iterator[Candidate]:
-    """Every choice whose sizes divide, weighed."""
+    """Every choice whose sizes divide, weighed; each policy and each mesh is traced once."""
     from geex_jax.models.config import Remat
     from geex_jax.plan import topology
-    from geex_jax.plan.estimate import estimate
 
     topology.prepare()
     where, base = job.where(), load(job)
     policies = [p for p in POLICIES if p in get_args(Remat)]
+    traced: dict[str, Any] = {}
     for tensor in TENSOR:
         ways = where.devices // tensor
         if where.devices % tensor or ways % where.slices:
             continue
+        programs: dict[int, Any] = {}
         for rows in ROWS:
             if base.batch_size % (ways * rows):
                 continue
+            some = False
             for policy in policies:
                 words = (
                     f"--config.mesh.data={where.slices}",
@@ -131,11 +145,29 @@ def candidates(job: Job) -> Iterator[Candidate]:
                     f"--config.model.remat={policy}",
                 )
                 try:
-                    weighed = estimate(load(with_words(job, words)), where)
+                    config = load(with_words(job, words))
+                    weighed = _weigh(config, where, tensor, policy, programs, traced)
                 except GeexError:
                     continue  # a size that does not divide
                 fits = weighed["total"] <= MARGIN * where.chip.usable
                 yield Candidate(words, weighed["total"], fits, score(weighed, where))
+                some |= fits
+                if not fits:
+                    break  # the next policies keep more
+            if not some:
+                break  # not even the first policy: more rows do not fit either
+
+
+def _weigh(config: Any, where: Any, tensor: int, policy: str, programs: dict, traced: dict) -> dict:
+    # Tracing costs a second or more: a policy's rows and a mesh's state are asked for once.
+    from geex_jax.plan.estimate import estimate, mesh_sizes, place, trace
+
+    sizes = mesh_sizes(config.mesh.to_dict(), where.devices)
+    if policy not in traced:
+        programs[tensor], traced[policy] = trace(config, sizes, where)
+    elif tensor not in programs:
+        programs[tensor] = place(config, sizes, where)
+    return estimate(config, where, (programs[tensor], traced[policy]))
 
 
 def score(weighed: dict[str, Any], where: Any) -> float:
@@ -162,9 +194,9 @@ def score(weighed: dict[str, Any], where: Any) -> float:
 
 def _table(found: list[Candidate]) -> str:
     rows: list[list[Any]] = [
-        [" ".join(w.removeprefix("--config.") for w in c.words), f"{c.total / GIB:.2f}",
+        [" ".join(w.removeprefix("--config.") for w in c.words), gib(c.total),
          "yes" if c.fits else "no", f"{c.score:.2f}"]
         for c in found
     ]  # fmt: skip
-    head = ["candidate (by arithmetic, not compiled)", "GiB a device", "fits", "MFU bound"]
+    head = ["candidate (by arithmetic, not compiled)", "a device", "fits", "MFU bound"]
     return text_table(Table("", head, rows))
