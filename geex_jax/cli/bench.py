@@ -21,6 +21,10 @@ BENCHES: dict[str, tuple[str, str]] = {
     "loader": ("loader_bench", "tokens/s of the loader, and its memory over epochs"),
     "attention": ("attention_bench", "attention's kernels here: equality and milliseconds"),
     "plan": ("plan_bench", "what remat, rows, mesh and flags do to a step compiled for a slice"),
+    "collectives": (
+        "collectives_bench",
+        "what the TPU compiler makes of a gradient's reduce-scatter, bytes and links",
+    ),
     "train-step": ("train_step_bench", "tokens/s of the jitted step against plain PyTorch"),
 }
 EXAMPLE = "geex bench tokenizer --tokenizer DIR --input DIR"

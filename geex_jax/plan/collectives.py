@@ -85,7 +85,9 @@ def find(module: Module, slice_of: Sequence[int]) -> list[Collective]:
         if found is None:
             continue
         channel = instruction.attribute("channel_id")
-        key = (found.kind, channel) if channel else (computation.name, instruction.name)
+        # Channels of hand-written collectives are not unique: the array tells those apart.
+        same = (found.kind, channel, found.bytes)
+        key = same if channel else (computation.name, instruction.name)
         old = seen.get(key)
         if old is None:
             seen[key] = found
