@@ -122,11 +122,11 @@ def _abstract_device(topology: Topology) -> Any:
 
 
 # Arrays of the working set that exist at the same time, as multiples of one; fitted to programs
-# that the compiler made (`geex bench plan --memory` prints how far off they are).
-GATHERED = 3.0  # a layer's weights: in use, being fetched, and their gradients before they are cut
+# of the 13B shape that the compiler made (`geex bench plan` prints how far off they are).
+GATHERED = 4.6  # a layer's weights: in use, being fetched; their gradients before they are cut
 WIDE = 3.0  # [tokens, d_ff]: before and after the activation, and a gradient
 NARROW = 8.0  # [tokens, d_model], in the compute type
-SCORES = 2.0  # float32 [heads, T, T], where attention is no kernel
+SCORES = 3.9  # float32 [heads, T, T], where attention is no kernel
 LOGITS = 2.0  # float32 [rows, chunk, vocabulary]
 
 

@@ -172,8 +172,9 @@ def warnings(counted: Any, summary: Summary, found: Any, topology: Topology) -> 
     lines = []
     for name in counted.unknown:
         lines.append(f"Pallas kernel {name} declares no FLOPs: counted as 0, compute is too low")
-    for shapes in summary.full_gradients:
-        lines.append(f"gradients all-reduced whole ({shapes}): a reduce-scatter sends half as much")
+    if summary.full_gradients:
+        shapes = "; ".join(summary.full_gradients)
+        lines.append(f"gradients all-reduced whole, a reduce-scatter sends half as much: {shapes}")
     for name in summary.unknown_loops:
         lines.append(f"loop {name} has a length that is data: counted once")
     if summary.fits and summary.used > topology.chip.usable:
