@@ -121,13 +121,15 @@ def _abstract_device(topology: Topology) -> Any:
     return None
 
 
-# Arrays of the working set that exist at the same time, as multiples of one; fitted to programs
-# of the 13B shape that the compiler made (`geex bench plan` prints how far off they are).
-GATHERED = 4.6  # a layer's weights: in use, being fetched; their gradients before they are cut
-WIDE = 3.0  # [tokens, d_ff]: before and after the activation, and a gradient
-NARROW = 8.0  # [tokens, d_model], in the compute type
-SCORES = 3.9  # float32 [heads, T, T], where attention is no kernel
+# Arrays of the working set that exist at the same time, as multiples of one. Fitted, not derived:
+# to the 13B step compiled for v5e:16x16 (1 row a device, kernel and plain attention) and v6e:8x8
+# (4 rows in 12 parts). `geex bench plan` prints how far off they are elsewhere.
+GATHERED = 2.6  # a layer's weights: in use, being fetched; their gradients before they are cut
+WIDE = 16.5  # [tokens, d_ff] in the compute type
+NARROW = 16.0  # [tokens, d_model] in the compute type
+SCORES = 3.85  # float32 [heads, T, T], where attention is no kernel
 LOGITS = 2.0  # float32 [rows, chunk, vocabulary]
+SETS = 3  # of gradients, where they are added up: the sum so far, a part's, the new sum
 
 
 def working_set(program: Program, config: Any, sizes: Mapping[str, int], kernel: bool) -> dict:
@@ -221,7 +223,7 @@ def estimate(
     program, traced = known or trace(config, sizes, topology)
     length = program.batch["tokens"].shape[1]
     share = rows_at_once(config, sizes) / sizes["tensor"] / sizes.get("sequence", 1)
-    sets = 1 if config.accumulate == 1 else 2
+    sets = 1 if config.accumulate == 1 else SETS
     parts = {
         **state_bytes(program),
         "gradients": sets * gradient_bytes(program),

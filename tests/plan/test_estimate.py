@@ -9,7 +9,7 @@ import pytest
 from geex_jax.cli import main
 from geex_jax.errors import GeexError
 from geex_jax.plan import experiments, scaling
-from geex_jax.plan.estimate import estimate, mesh_sizes
+from geex_jax.plan.estimate import SETS, estimate, mesh_sizes
 from geex_jax.plan.jobs import Job, load
 from geex_jax.plan.search import candidates
 from geex_jax.plan.topology import parse
@@ -37,7 +37,7 @@ def test_parameters_and_optimizer_are_exact_and_activations_follow_the_shapes():
     assert of("--config.batch_size=16")["parts"][kept] == 2 * cut["parts"][kept]
     parted = of("--config.batch_size=16", "--config.accumulate=2")["parts"]
     assert parted[kept] == cut["parts"][kept]
-    assert parted["gradients"] == 2 * cut["parts"]["gradients"]
+    assert parted["gradients"] == SETS * cut["parts"]["gradients"]
 
 
 def test_policies_that_keep_more_take_more_and_compute_less():
@@ -77,6 +77,19 @@ def test_memory_only_says_fits_by_its_status(capsys):
     assert not small["fits"] and small["total"] > small["usable"]
     assert main(["plan", "--config", TINY, "--slice", "small", "--memory-only"]) == 0
     assert "batch 16" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "compiled"),  # GiB, arguments + temporaries by libtpu 0.0.42.1
+    [
+        (["--topology", "v5e:16x16", "--config.batch_size=256", "--config.accumulate=1"], 4.68),
+        (["--topology", "v6e:8x8", "--config.model.remat=ctx"], 18.57),
+    ],
+)
+def test_the_arithmetic_is_within_15_percent_of_what_was_compiled(words, compiled, capsys):
+    assert main(["plan", "--config", BIG, "--memory-only", "--json", *words]) == 0
+    total = json.loads(capsys.readouterr().out)["total"] / 2**30
+    assert total == pytest.approx(compiled, rel=0.15)
 
 
 def test_entries_of_slices_are_overrides():
