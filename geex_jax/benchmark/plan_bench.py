@@ -107,7 +107,19 @@ def ladder(job: Any, kinds: list[str]) -> list[dict[str, Any]]:
             rows.append({"name": choice.name, "error": str(error)})
             continue
         rows.append({"name": choice.name, "words": choice.words, "plan": plan, "memory": guess})
+        print(f"  {_verdict(plan)}", file=sys.stderr, flush=True)
     return rows
+
+
+def _verdict(plan: dict[str, Any]) -> str:
+    # One line while the ladder goes on; what is compiled is kept in the cache.
+    compiled, times = plan["compiled"], plan["roofline"]
+    if not compiled["fits"]:
+        return f"does not fit: {compiled['message']}"
+    return (
+        f"fits, {compiled['used'] / GIB:.2f} GiB, MFU bounds {times['mfu_overlap']:.2f} / "
+        f"{times['mfu_exposed']:.2f}, {compiled['seconds']:.0f} s"
+    )
 
 
 def choices(job: Any, kinds: list[str]) -> Iterator[Choice]:
