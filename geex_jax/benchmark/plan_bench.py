@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> None:
         tuple(f"--config.{word}" for word in args.override), args.slice,
         options=entry.get("options", {}), fast=args.fast, cache=cache,
     )  # fmt: skip
+    job.where()  # a wrong name is said before anything is compiled
     rows = ladder(job, kinds)
     if args.json:
         print(json.dumps(rows))
