@@ -178,7 +178,7 @@ class Shapes:
             ]  # fmt: skip
 
     def watched(self) -> set[int]:
-        """Numbers of elements, on one device, of the cache and of the linears' kernels."""
+        """Numbers of elements, on one device, of the cache, a layer's part of it, and kernels."""
         leaves = jax.tree_util.tree_flatten_with_path(self.params)[0]
         kernels = {
             math.prod(leaf.sharding.shard_shape(leaf.shape)) * (2 if "int4" in name else 1)
@@ -186,7 +186,8 @@ class Shapes:
             if "kernel" in (name := str(path[-1].key)) and "scale" not in name
         }
         key = self.state.cache.key
-        return kernels | {math.prod(key.sharding.shard_shape(key.shape))}
+        cache = math.prod(key.sharding.shard_shape(key.shape))
+        return kernels | {cache, cache // key.shape[0]}
 
     def bytes(self) -> dict[str, float]:
         """Of one device: parameters, cache, rest."""
@@ -275,6 +276,7 @@ def _warnings(counted: Any, found: dict[str, Summary]) -> list[str]:
         for copy in summary.copies:
             lines.append(
                 f"{name} makes {copy['type']} again, {copy['bytes'] / 1e6:.0f} MB, "
-                f"{copy['count']:,.0f} times a step ({copy['name']}): a whole cache or weight"
+                f"{copy['count']:,.0f} times a step ({copy['name']}): a cache or weight, or a "
+                "layer's part of it"
             )
     return lines

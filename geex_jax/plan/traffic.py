@@ -201,7 +201,7 @@ def copies(module: Module, sizes: Iterable[int], within: str = "") -> list[Copy]
         for instruction in computation.instructions:
             if instruction.opcode not in ("copy", "copy-start", "transpose", "convert", "fusion"):
                 continue
-            if instruction.opcode == "fusion" and not _copies(module, instruction):
+            if instruction.opcode == "fusion" and not _copies(module, instruction, SLICES):
                 continue
             array = next((a for a in instruction.arrays if a.elements in wanted), None)
             if array is not None and array.space == 0:
@@ -216,8 +216,9 @@ def _inside(module: Module, fusion: Instruction) -> Computation | None:
     return module.computations.get(fusion.calls[0][1]) if fusion.calls else None
 
 
-def _copies(module: Module, instruction: Instruction) -> bool:
+def _copies(module: Module, instruction: Instruction, also: tuple[str, ...] = ()) -> bool:
+    # Whether a fusion only hands on what it is given, in another place, order or type.
     inner = _inside(module, instruction)
     return inner is not None and all(
-        i.opcode in (*PASSES, "parameter", "constant", "tuple") for i in inner.instructions
+        i.opcode in (*PASSES, *also, "parameter", "constant", "tuple") for i in inner.instructions
     )
