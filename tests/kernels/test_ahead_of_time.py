@@ -33,7 +33,7 @@ def program(topology, sizes, **model):
     """One layer of geex-3m's kind, with heads of 128."""
     config = default_config()
     config.batch_size, config.loss_chunk = 4, 256
-    config.model.update(preset="geex-3m", dtype="bfloat16", remat="ctx", **model)
+    config.model.update({"preset": "geex-3m", "dtype": "bfloat16", "remat": "ctx"} | model)
     config.model.overrides = {
         "num_layers": 1,
         "d_model": 256,
