@@ -38,9 +38,8 @@ def gradient(config, params):
     return jax.value_and_grad(loss)(params)
 
 
-def lowered(config, params=None):
-    params = jax.eval_shape(parameters) if params is None else params
-    return jax.jit(functools.partial(gradient, config)).lower(params)
+def lowered(config):
+    return jax.jit(functools.partial(gradient, config)).lower(parameters())
 
 
 def assert_same(got, want, rtol=1e-4):
@@ -76,7 +75,7 @@ def test_offload_goes_to_pinned_host_memory(remat):
 
     def traced(name):
         config = CONFIG.replace(remat=name)
-        return str(jax.make_jaxpr(functools.partial(gradient, config))(jax.eval_shape(parameters)))
+        return str(jax.make_jaxpr(functools.partial(gradient, config))(parameters()))
 
     assert "host" in traced(remat).lower()
     assert "host" not in traced(remat.split("_")[0]).lower()
@@ -84,7 +83,7 @@ def test_offload_goes_to_pinned_host_memory(remat):
 
 def test_a_kernel_in_the_model_gives_the_same_gradients_and_needs_no_mask(plain):
     config = CONFIG.replace(attention="splash", remat="ctx")
-    run = lowered(config, parameters())
+    run = lowered(config)
     text = run.as_text()
     assert "32x32xi1>" not in text and "32x32xi1>" in lowered(CONFIG).as_text()
     assert_same(run.compile()(parameters()), plain)
