@@ -269,7 +269,9 @@ def check_batch(config: Config, ways: int) -> None:
 
 def same_run(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Keys whose change would make another run of it, as "key: old -> new"."""
-    flat_old, flat_new = _flat(old), _flat(new)
+    # A run begun before a key existed had what is now its default.
+    defaults = _flat(default_config().to_dict())
+    flat_old, flat_new = defaults | _flat(old), defaults | _flat(new)
     return [
         f"{key}: {flat_old.get(key)!r} -> {flat_new.get(key)!r}"
         for key in sorted(flat_old.keys() | flat_new.keys())
