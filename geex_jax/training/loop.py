@@ -177,7 +177,7 @@ def train(
     return Result(step, not stop.signal, validation)
 
 
-def _silent(*_: Any) -> None:
+def _silent(*_: Any, **__: Any) -> None:
     """What processes other than the first say."""
 
 
