@@ -33,7 +33,9 @@ class Progress:
         self.run, self.writer, self.say = run, writer, say
         self.clock, self.goodput = clock, goodput
         self.skipped_in_a_row, self.not_finite = 0, False
-        self.peak, _ = measures.peak_flops(run.model.config.dtype)
+        # Only the first process's figures are written; a measurement by all would disturb it.
+        first = jax.process_index() == 0
+        self.peak = measures.peak_flops(run.model.config.dtype)[0] if first else math.inf
         self.flops = measures.flops_per_token(run.model.config, run.seq_len)
         self.lr = schedule(run.optimizer_config)
         self.names = [language.name for language in run.manifest.languages]
@@ -164,7 +166,12 @@ class Progress:
 
 
 def banner(run: Run, state: TrainState, step: int, say: Any) -> None:
-    """Says what will be trained, on what, where, and how its speed is counted."""
+    """Says what will be trained, on what, where, and how its speed is counted.
+
+    The first process says it: what it says takes a measurement.
+    """
+    if jax.process_index() != 0:
+        return
     config, shape, total = run.config, run.model.config, run.manifest.total("train")
     count = sum(x.size for x in jax.tree.leaves(state.params))
     held = sum(

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from geex_jax.checkpoints import load_model
+from geex_jax.checkpoints.store import saved_steps
 from geex_jax.errors import GeexError
 from geex_jax.training import loop
 from geex_jax.training.metrics import read_metrics
@@ -90,6 +91,8 @@ def test_killed_runs_resume_to_the_same_losses_bit_for_bit(undisturbed, experime
     for kill_at in (chance.randint(1, 5), chance.randint(6, STEPS - 1)):
         process = start(experiment, workdir)
         wait_for_step(process, workdir, kill_at)
+        while kill_at > 5 and not saved_steps(workdir / "checkpoints") and process.poll() is None:
+            time.sleep(0.01)  # on a busy machine a save may take longer than the steps
         time.sleep(chance.random() * 0.05)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
