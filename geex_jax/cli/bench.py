@@ -19,6 +19,7 @@ BENCHES: dict[str, tuple[str, str]] = {
     "convert": ("convert_bench", "peak memory of a conversion against its bound; kill and restart"),
     "data": ("data_bench", "the corpus pipeline, stage by stage, against peers; the same bytes"),
     "loader": ("loader_bench", "tokens/s of the loader, and its memory over epochs"),
+    "chaos": ("chaos_bench", "processes killed at random, restarted on fewer: the same weights"),
     "train-step": ("train_step_bench", "tokens/s of the jitted step against plain PyTorch"),
 }
 EXAMPLE = "geex bench tokenizer --tokenizer DIR --input DIR"
