@@ -46,7 +46,7 @@ class Clock:
 
     def __init__(self):
         """Starts in "start"."""
-        self.spent = dict.fromkeys((*STEP, *OTHER), 0.0)
+        self.spent: dict[str, float] = dict.fromkeys((*STEP, *OTHER), 0.0)
         self.now = ("start", 0, time.monotonic())
 
     def enter(self, phase: str, step: int | None = None) -> None:

@@ -66,7 +66,7 @@ class Run:
             weights=config.data.weights.to_dict() or None,
             max_epochs=config.data.max_epochs,
             curriculum=_plain(config.data.curriculum) or None,
-            rows=self.rows,
+            rows=self.rows.tolist(),
             prefetch=config.data.prefetch,
         )
         if self.loader.steps is not None and self.loader.steps < config.steps:
