@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,7 @@ def get_config():
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags."""
     parser.add_argument("--rounds", type=int, default=20, help="rounds (20)")
+    parser.add_argument("--first", type=int, default=1, help="number of the first round (1)")
     parser.add_argument("--steps", type=int, default=40, help="steps of a run (40)")
     parser.add_argument("--seed", type=int, default=0, help="draws victims and moments")
     parser.add_argument("--output", metavar="FILE", help="write the figures as JSON too")
@@ -62,10 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the rounds; 1 if any ended with other weights."""
-    if args.rounds < 1 or args.steps < 12:
-        raise GeexError("--rounds and --steps", "give 1 round and 12 steps or more")
+    if args.rounds < 1 or args.first < 1 or args.steps < 12:
+        raise GeexError("--rounds, --first and --steps", "give 1 round and 12 steps or more")
+    numbers = range(args.first, args.first + args.rounds)
     with tempfile.TemporaryDirectory(prefix="geex-chaos-") as folder:
-        result = measure(pathlib.Path(folder), args.rounds, args.steps, args.seed, print)
+        result = measure(pathlib.Path(folder), numbers, args.steps, args.seed, print)
     for line in lines(result):
         print(line)
     if args.output:
@@ -73,7 +76,9 @@ def run(args: argparse.Namespace) -> int:
     return 0 if all(row["equal"] for row in result["rounds"]) else 1
 
 
-def measure(folder: pathlib.Path, rounds: int, steps: int, seed: int, say: Any) -> dict[str, Any]:
+def measure(
+    folder: pathlib.Path, rounds: Iterable[int], steps: int, seed: int, say: Any
+) -> dict[str, Any]:
     """Prepares data, trains undisturbed, and plays the rounds; returns what `lines` tells.
 
     Raises:
@@ -85,7 +90,7 @@ def measure(folder: pathlib.Path, rounds: int, steps: int, seed: int, say: Any) 
     whole = folder / "undisturbed"
     _finish(_Group(experiment, whole, 4, SAME, cache))
     expected, found = _weights(whole), []
-    for number in range(1, rounds + 1):
+    for number in rounds:
         chance, began = random.Random(f"{seed}:{number}"), time.monotonic()
         workdir = folder / f"round-{number}"
         same = number % 2 == 1

@@ -62,8 +62,9 @@ class Watchdog:
             self._file("stacks").unlink()
         self._beat()
         thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
-        # A main thread that holds the interpreter's lock stops this one too: C code watches then.
-        with open(self.stacks / f".process-{self.number}.locked", "w") as last:
+        # A main thread that holds the interpreter's lock stops this one too: C code then dumps
+        # the stacks to process-N-locked.txt and ends the process.
+        with open(self._file("locked"), "w") as last:
             try:
                 self._arm(last)
                 thread.start()
@@ -79,7 +80,7 @@ class Watchdog:
         faulthandler.dump_traceback_later(limit, exit=True, file=file)
 
     def _run(self) -> None:
-        with open(self.stacks / f".process-{self.number}.locked", "a") as last:
+        with open(self._file("locked"), "a") as last:
             while not self.ended.wait(self.tick):
                 self._arm(last)
                 self._beat()
@@ -92,6 +93,8 @@ class Watchdog:
     def _file(self, kind: str) -> pathlib.Path:
         if kind == "stacks":
             return self.stacks / f"process-{self.number}.txt"
+        if kind == "locked":
+            return self.stacks / f"process-{self.number}-locked.txt"
         return self.beats / f"process-{self.number}.json"
 
     def _beat(self) -> None:
