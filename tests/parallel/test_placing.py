@@ -24,9 +24,9 @@ class Part(NamedSharding):
 @pytest.mark.parametrize(
     ("sizes", "devices", "rows"),
     [
-        ({"fsdp": 8}, range(0, 4), range(0, 8)),
+        ({"fsdp": 8}, range(4), range(8)),
         ({"fsdp": 8}, range(6, 8), range(12, 16)),
-        ({"fsdp": 2, "tensor": 4}, range(2, 4), range(0, 8)),  # half of the tensor axis
+        ({"fsdp": 2, "tensor": 4}, range(2, 4), range(8)),  # half of the tensor axis
         ({"data": 2, "fsdp": 2, "tensor": 2}, range(4, 6), range(8, 12)),
         ({"tensor": 8}, [5], range(16)),  # all processes hold all rows
         ({"fsdp": 8}, [1, 6], [2, 3, 12, 13]),
