@@ -25,6 +25,7 @@ BENCHES: dict[str, tuple[str, str]] = {
         "collectives_bench",
         "what the TPU compiler makes of a gradient's reduce-scatter, bytes and links",
     ),
+    "chaos": ("chaos_bench", "processes killed at random, restarted on fewer: the same weights"),
     "train-step": ("train_step_bench", "tokens/s of the jitted step against plain PyTorch"),
 }
 EXAMPLE = "geex bench tokenizer --tokenizer DIR --input DIR"
