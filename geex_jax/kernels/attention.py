@@ -210,7 +210,7 @@ def _run(
 ) -> jax.Array:
     # One device's part.
     if name == "ring":
-        from geex_jax.kernels.ring import ring_attention  # pyright: ignore[reportMissingImports]
+        from geex_jax.kernels.ring import ring_attention
 
         axis = cut.length[0] if len(cut.length) == 1 else cut.length
         return ring_attention(query, key, value, segment_ids, axis, window=window)

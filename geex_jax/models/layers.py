@@ -100,10 +100,10 @@ class Linear(nn.Module):
         else:
             shape = (x.shape[-1], self.features)
             kernel = self.param("kernel", self.kernel_init, shape, param_dtype)
-            kernel = gathered(kernel, dtype, self.axes)
             if self.config.matmul == "int8" and not self.wide:
-                y = int8_matmul(x, kernel)
+                y = int8_matmul(x, kernel.astype(dtype))  # gathered when it is int8
             else:
+                kernel = gathered(kernel, dtype, self.axes)
                 result = jnp.float32 if self.wide else None
                 y = jnp.einsum("...i,io->...o", x, kernel, preferred_element_type=result)
         if self.use_bias:
