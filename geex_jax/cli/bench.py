@@ -20,6 +20,8 @@ BENCHES: dict[str, tuple[str, str]] = {
     "data": ("data_bench", "the corpus pipeline, stage by stage, against peers; the same bytes"),
     "loader": ("loader_bench", "tokens/s of the loader, and its memory over epochs"),
     "train-step": ("train_step_bench", "tokens/s of the jitted step against plain PyTorch"),
+    "peer-step": ("peer_step_bench", "our step against nanodo's: tokens/s, TPU memory and cycles"),
+    "gpu-step": ("gpu_step_bench", "MFU on a GPU against PyTorch with torch.compile and SDPA"),
 }
 EXAMPLE = "geex bench tokenizer --tokenizer DIR --input DIR"
 
