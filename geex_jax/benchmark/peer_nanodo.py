@@ -76,7 +76,7 @@ class Nanodo:
         import ml_collections
 
         for name in UNUSED:
-            if importlib.util.find_spec(name) is None:
+            if name not in sys.modules and importlib.util.find_spec(name) is None:
                 sys.modules[name] = mock.MagicMock(name=name)
         sys.path.insert(0, spec.folder)
         try:
