@@ -60,13 +60,14 @@ start() {
 
 # The job's leader: passes SIGTERM on, and writes down how the command ended.
 lead() { # WORK COMMAND...
-  local child code=0 seen=0 late
+  local child='' code=0 seen=0 late
   cd "$1"
   shift
   terms=0
+  trap 'terms=$((terms + 1)); [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true' TERM
   "$@" &
   child=$!
-  trap 'terms=$((terms + 1)); kill -TERM "$child" 2>/dev/null || true' TERM
+  [ "$terms" = 0 ] || kill -TERM "$child" # it came before there was a child to pass it to
   wait "$child" || code=$?
   while [ "$terms" -gt "$seen" ]; do # the signal ended the waiting, not the command
     seen=$terms late=0
