@@ -33,7 +33,7 @@ from geex_jax.errors import GeexError
 BATCHES = 2
 CHECKED_STEPS = 4
 TOLERANCE = 2e-2  # bfloat16, and float32 sums in another order
-MATMUL = {"cuda": 8192, "cpu": 1024}
+MATMUL = {"cuda": 8192, "cpu": 128}  # bfloat16 is very slow on many CPUs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

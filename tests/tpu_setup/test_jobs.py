@@ -66,17 +66,17 @@ time.sleep(60)
 
 def test_stop_lets_the_program_save(worker):
     worker("start", "--", sys.executable, "-c", SAVES)
-    worker.wait_for("ready")
+    worker.wait_for("\nready\n")
     again = worker("start", "--", "true")
     assert again.returncode == 2 and "runs already" in again.stderr
     assert "ended" in worker("stop", "30").stdout
-    assert "saved" in worker("log").stdout
+    assert "\nsaved\n" in worker("log").stdout
     assert "state=stopped code=0" in worker("status").stdout
 
 
 def test_a_machine_taken_away_is_no_end(worker):
     worker("start", "--", sys.executable, "-c", SAVES)
-    worker.wait_for("ready")
+    worker.wait_for("\nready\n")
     pid = int((worker.folder / "pid").read_text().split()[0])
     os.kill(pid, 15)  # as the shutdown of the machine does
     assert worker("attach").returncode == 0
@@ -86,7 +86,7 @@ def test_a_machine_taken_away_is_no_end(worker):
 def test_what_ignores_sigterm_is_killed_with_its_children(worker):
     code = "trap '' TERM; sleep 300 & echo child $!; wait; sleep 300"
     worker("start", "--", "bash", "-c", code)
-    worker.wait_for("child ")
+    worker.wait_for("\nchild ")
     child = int(worker("log").stdout.split("\nchild ")[1].split()[0])
     assert "killed" in worker("stop", "1").stdout
     assert worker.state() == "lost"
@@ -170,7 +170,7 @@ def test_status_shows_the_slice_and_the_jobs(cloud):
     assert out.startswith("geex: READY\n") and out.count("state=running") == HOSTS
 
 
-RESUME = ["resume", "--poll", "0", "--package", "geex-jax==1.2.3", "--bucket", "b"]
+RESUME = ["resume", "--poll", "0", "--package", "geex-jax==1.2.3", "--bucket", "my-bucket"]
 JOB = ["--", "geex", "train", "--workdir=bucket/runs/a"]
 
 
