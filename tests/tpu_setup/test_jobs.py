@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import runpy
 import subprocess
 import sys
 import time
@@ -115,12 +116,15 @@ def test_a_recycled_pid_is_never_killed(worker):
         bystander.wait()
 
 
-def test_the_device_check_counts():
-    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    words = [sys.executable, str(REMOTE / "check.py"), "--alone", "--devices"]
-    done = subprocess.run([*words, "999"], env=env, capture_output=True, text=True)
-    assert done.returncode == 1 and "expected 999 devices" in done.stderr
-    assert "process 0 of 1" in done.stdout
+def test_the_device_check_counts(monkeypatch, capsys):
+    import jax
+
+    check = runpy.run_path(str(REMOTE / "check.py"))["main"]
+    for expected, status in ((999, 1), (jax.device_count(), 0)):
+        monkeypatch.setattr(sys, "argv", ["check.py", "--alone", "--devices", str(expected)])
+        assert check() == status
+    out = capsys.readouterr()
+    assert "process 0 of 1" in out.out and out.err == "expected 999 devices\n"
 
 
 def lines(*states):
