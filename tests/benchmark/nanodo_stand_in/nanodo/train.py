@@ -43,7 +43,7 @@ def _init_train_state(c, module, rng, mesh):
     return shardings, jax.jit(init, out_shardings=shardings)(rng, inputs)
 
 
-def _train_step(state, in_BxL):  # noqa: N803
+def _train_step(state, in_BxL):
     loss, grads = jax.value_and_grad(lambda p: state.apply_fn(p, in_BxL))(state.params)
     new = state.apply_gradients(grads=grads)
     return new, metrics_lib.get_metrics(None, None, loss, state, grads, None)
