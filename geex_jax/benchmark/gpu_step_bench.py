@@ -201,10 +201,10 @@ class OurGpuStep:
 
         from geex_jax.parallel import by_path
 
-        np.savez(
-            path,
-            **{k: np.asarray(jax.device_get(v)) for k, v in by_path(self.state.params).items()},
-        )
+        arrays: dict[str, Any] = {
+            k: np.asarray(jax.device_get(v)) for k, v in by_path(self.state.params).items()
+        }
+        np.savez(path, **arrays)
 
     def step(self, batch: dict[str, np.ndarray]) -> tuple[float, float]:
         """Takes one step; returns its loss and its seconds."""

@@ -27,6 +27,8 @@ if ! command -v uv >/dev/null || [ "$(uv --version | cut -d' ' -f2)" != "$UV_VER
 fi
 [ -x "$home/venv/bin/python" ] || uv venv --quiet --python "$python" "$home/venv"
 if [ -n "$package" ]; then
+  rm -rf "$home/source"
+  mkdir -p "$home/source" # where jobs start; the experiments are in the package
   uv pip install --quiet --python "$home/venv" "${package%%==*}[tpu]==${package#*==}"
 else
   rm -rf "$home/source.new"
@@ -37,10 +39,8 @@ else
   uv pip install --quiet --python "$home/venv" --editable "$home/source[tpu]"
 fi
 
-# A path inside ~/bucket or ~/share is also bucket/... or share/... of the folder a job starts in.
-link() { # NAME
-  [ ! -d "$home/source" ] || ln -sfn "$HOME/$1" "$home/source/$1"
-}
+# ~/bucket and ~/share are also bucket and share of the folder that a job starts in.
+link() { ln -sfn "$HOME/$1" "$home/source/$1"; }
 
 if [ -n "$bucket" ]; then
   if ! command -v gcsfuse >/dev/null; then
