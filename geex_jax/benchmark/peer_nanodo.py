@@ -159,6 +159,10 @@ class NanodoStep:
         jax.block_until_ready(self.trainer.state)
         return float(metrics["train_loss"]), time.perf_counter() - start
 
+    def cpu_seconds(self) -> float:
+        """Of all threads of the process, so far."""
+        return time.process_time()
+
 
 def adopt(theirs: Any, ours: dict[str, Any]) -> Any:
     """nanodo's (boxed) parameter tree with the values of our stacked one.
