@@ -14,6 +14,7 @@ import importlib.util
 import pathlib
 import sys
 import time
+import warnings
 from typing import Any
 from unittest import mock
 
@@ -25,6 +26,7 @@ from geex_jax.training.optimizer import OptimizerConfig
 
 # What nanodo imports and its step does not call.
 UNUSED = ("tensorflow", "tensorflow_datasets", "tensorflow_text", "clu")
+UNUSABLE = "Some donated buffers were not usable"  # nanodo donates its input, which no output fits
 # nanodo's parts, of the fields of a ModelConfig.
 PARTS: dict[str, Any] = {
     "activation": "gelu_tanh",
@@ -148,13 +150,11 @@ class NanodoStep:
 
     def step(self, batch: dict[str, np.ndarray]) -> tuple[float, float]:
         """Takes one step; returns its loss and its seconds."""
-        import warnings
-
         import jax
 
         start = time.perf_counter()
-        with warnings.catch_warnings():  # nanodo donates its input too, which no output can use
-            warnings.filterwarnings("ignore", "Some donated buffers were not usable")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", UNUSABLE)
             self.trainer.state, metrics = self.trainer.step_fn(self.trainer.state, batch["tokens"])
         jax.block_until_ready(self.trainer.state)
         return float(metrics["train_loss"]), time.perf_counter() - start
@@ -237,4 +237,6 @@ def lower(spec: PeerSpec, devices: list[Any], batch_size: int) -> Any:
     shardings = nn.get_sharding(state, mesh)
     step = peer.trainer(None, mesh, shardings).step_fn
     tokens = jax.ShapeDtypeStruct((batch_size, spec.model.context_length), np.int32)
-    return step.lower(state, tokens)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", UNUSABLE)
+        return step.lower(state, tokens)
