@@ -1,8 +1,9 @@
-"""CodeGeeX and its training step in plain PyTorch: the peer of `geex bench train-step`.
+"""CodeGeeX and its training step in plain PyTorch: the peer of `geex bench train-step`, gpu-step.
 
-Written as one writes PyTorch today, without torch.compile: `scaled_dot_product_attention`,
-`cross_entropy` over flat logits, fused AdamW, autocast for bfloat16. It computes exactly what
-`training.step` computes from the same parameters; the bench and a test hold it to that.
+Written as one writes PyTorch today: `scaled_dot_product_attention`, `cross_entropy` over flat
+logits, fused AdamW, autocast for bfloat16; torch.compile where it is asked for. It computes
+exactly what `training.step` computes from the same parameters; the benches and a test hold it to
+that.
 """
 
 from __future__ import annotations
@@ -112,17 +113,29 @@ class TorchStep:
       config: a CodeGeeX shape; dtype "bfloat16" means autocast over float32 parameters.
       params: our parameter tree (stacked layers); it is copied.
       optimizer: the same settings as ours; the learning rate is given to each step.
+      device: "cpu" or "cuda".
+      compiled: forward pass and loss go through torch.compile.
 
     Raises:
       GeexError: parts of the config that the reference does not have.
     """
 
-    def __init__(self, config: ModelConfig, params: dict[str, Any], optimizer: OptimizerConfig):
+    def __init__(
+        self,
+        config: ModelConfig,
+        params: dict[str, Any],
+        optimizer: OptimizerConfig,
+        device: str = "cpu",
+        compiled: bool = False,
+    ):
         check_config(config)
+        self.device = device
         self.model = CodeGeeX(config)
         self.model.load_state_dict(state_dict(params))
+        self.model.to(device)
         self.clip = optimizer.clip
-        self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=config.dtype == "bfloat16")
+        self.autocast = torch.autocast(device, torch.bfloat16, enabled=config.dtype == "bfloat16")
+        self.loss = torch.compile(self._loss) if compiled else self._loss
         self.mask: torch.Tensor | None = None
         named = dict(self.model.named_parameters())
         plain = [p for name, p in named.items() if "norm" in name or name.endswith("bias")]
@@ -144,20 +157,33 @@ class TorchStep:
 
         Rows of one segment take PyTorch's causal fast path, packed rows an explicit mask.
         """
-        tokens, positions = (torch.from_numpy(batch[k]).long() for k in ("tokens", "positions"))
+        tokens, positions = (
+            torch.from_numpy(batch[k]).long().to(self.device) for k in ("tokens", "positions")
+        )
         targets = torch.from_numpy(batch["targets"]).long()
         targets = targets.masked_fill(torch.from_numpy(batch["loss_mask"]) == 0, -100)
+        mask = segment_mask(batch["segment_ids"])
+        mask = None if mask is None else mask.to(self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        with self.autocast:
-            logits = self.model(tokens, positions, segment_mask(batch["segment_ids"]))
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+        loss = self.loss(tokens, positions, mask, targets.to(self.device))
         loss.backward()
         if self.clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         self.optimizer.step()
         return float(loss.detach())
+
+    def _loss(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        mask: torch.Tensor | None,
+        targets: torch.Tensor,
+    ) -> torch.Tensor:
+        with self.autocast:
+            logits = self.model(tokens, positions, mask)
+        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
 
 
 def segment_mask(segment_ids: np.ndarray) -> torch.Tensor | None:

@@ -16,6 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from geex_jax import files, tokenizers
+from geex_jax.checkpoints.whole import damage
 from geex_jax.errors import GeexError
 from geex_jax.models import ModelConfig, Transformer, from_dict, to_dict
 from geex_jax.parallel import by_path, shardings, tree_of
@@ -166,6 +167,11 @@ def locate(path: files.Path) -> tuple[dict[str, Any], pathlib.Path, pathlib.Path
     if path.is_dir() and (steps := saved_steps(path / "checkpoints")):
         path = path / "checkpoints" / str(steps[-1])
     if is_step(path):
+        if wrong := damage(path):
+            raise GeexError(
+                f"{path} is damaged or cut short ({wrong})",
+                "use another checkpoint, or remove this one",
+            )
         header = path.parent.parent / "model"
         about = read_config(header)
         about["provenance"]["step"] = int(path.name)

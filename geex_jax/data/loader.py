@@ -7,7 +7,7 @@ processes share it, how far ahead it is read and how often it was stopped do not
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,7 @@ def make_loader(
     curriculum: Curriculum | None = None,
     process_index: int = 0,
     process_count: int = 1,
+    rows: Sequence[int] | None = None,
     shuffle: bool = True,
     prefetch: int = 8,
     threads: int = 4,
@@ -68,7 +69,9 @@ def make_loader(
         the others; the stream ends when no language is left. Default 0: no limit.
       curriculum: ((step, weights or alpha), ...): from each of these steps on, another mixture.
       process_index: which process this is.
-      process_count: how many processes share each batch.
+      process_count: how many processes share each batch, in equal parts, one after the other.
+      rows: which rows of the batch are this process's, ascending, in place of those two: what
+        its devices hold, which processes that split a row's positions or heads have in common.
       shuffle: False reads each language's rows in stored order.
       prefetch: batches read ahead; 0 reads in the calling thread.
       threads: threads that read ahead.
@@ -81,7 +84,11 @@ def make_loader(
     names = check_split(manifest, folder, split)
     told = mixtures.told(manifest, alpha, weights, max_epochs, curriculum)
     parts = stages(manifest, split, names, told.alpha, told.weights, told.curriculum)
-    mine = local_rows(batch_size, process_index, process_count)
+    if rows is None:
+        rows = local_rows(batch_size, process_index, process_count)
+    mine = np.asarray(rows, np.int64)
+    if not mine.size or mine[0] < 0 or mine[-1] >= batch_size or np.any(np.diff(mine) < 1):
+        raise GeexError(f"rows {list(rows)} of a batch of {batch_size}", "ascending, within it")
     order = Stream(
         [(step * batch_size, shares) for step, shares in parts],
         {name: manifest.amount(split, name).rows for name in names},
@@ -123,7 +130,7 @@ class Loader:
         probabilities: dict[str, float],
         order: Stream,
         batch_size: int,
-        mine: range,
+        mine: np.ndarray,
         seed: int,
         shuffle: bool,
         prefetch: int,
@@ -142,11 +149,10 @@ class Loader:
         digests = [hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in order.names]
         self._seeds = np.array([int.from_bytes(x[:8], "little") for x in digests], np.uint64)
         self._counts = np.array([a.rows for a in amounts], np.int64)
-        self._steps = grain.MapDataset.range(_STEPS).map(self.batch)
         self._options = grain.ReadOptions(
             num_threads=threads if prefetch else 0, prefetch_buffer_size=prefetch
         )
-        self._iterator = self._open()
+        self._iterator = self._open(0)
         self.step = 0
 
     def _language(self, folder: files.Path, name: str) -> Any:
@@ -168,8 +174,11 @@ class Loader:
             raise damaged(f"the shards of {name}", error) from None
         return source
 
-    def _open(self) -> Any:
-        return iter(self._steps.to_iter_dataset(self._options))
+    def _open(self, step: int) -> Any:
+        import grain
+
+        steps = grain.MapDataset.range(step, _STEPS).map(self.batch)
+        return iter(steps.to_iter_dataset(self._options))
 
     def batch(self, step: int) -> Batch:
         """Returns this process's rows of the batch of any step, without moving the iterator."""
@@ -179,8 +188,10 @@ class Loader:
                 "max_epochs allows",
                 "raise max_epochs, train for fewer steps, or prepare more data",
             )
-        first = step * self.batch_size + self._mine.start
-        languages, numbers = self.order.take(first, len(self._mine))
+        start, stop = int(self._mine[0]), int(self._mine[-1]) + 1
+        languages, numbers = self.order.take(step * self.batch_size + start, stop - start)
+        if stop - start > len(self._mine):
+            languages, numbers = languages[self._mine - start], numbers[self._mine - start]
         counts = self._counts[languages]
         if self._shuffle:
             numbers = shuffled(numbers, counts, self._seeds[languages])
@@ -223,7 +234,7 @@ class Loader:
 
     def get_state(self) -> dict[str, Any]:
         """Returns where the stream stands, as JSON values; the same on all processes."""
-        return self._identity() | {"step": self.step, "grain": self._iterator.get_state()}
+        return self._identity() | {"step": self.step}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Goes on where `state` was saved, on any number of processes.
@@ -238,6 +249,5 @@ class Loader:
                     f"this loader has {value!r}",
                     "resume with the same data and settings, or start a new run",
                 )
-        self._iterator = self._open()
-        self._iterator.set_state(state["grain"])
         self.step = int(state["step"])
+        self._iterator = self._open(self.step)

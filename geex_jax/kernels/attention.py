@@ -32,9 +32,10 @@ CHOICES = ("auto", "xla", "splash", "cudnn")
 
 
 class _Cut(NamedTuple):
-    """The mesh in context and its axes that split the rows, the length and the heads."""
+    """The mesh in context, its axes not yet split by hand, and those of rows, length and heads."""
 
     mesh: Any
+    free: frozenset[str]
     batch: Axes
     length: Axes
     heads: Axes
@@ -51,18 +52,18 @@ class _Cut(NamedTuple):
 def _cut() -> _Cut:
     mesh = jax.sharding.get_abstract_mesh()
     # Inside someone's shard_map, what is already split counts no more.
-    free = {
+    free = frozenset(
         name
         for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
         if kind != AxisType.Manual
-    }
+    )
     spec = nn.logical_to_mesh_axes(("batch", "length", "heads")) or (None, None, None)
 
     def axes(entry: Any) -> Axes:
         names = (entry,) if isinstance(entry, str) else entry
         return tuple(a for a in names if a in free) if isinstance(names, tuple) else ()
 
-    return _Cut(mesh, *(axes(entry) for entry in spec))
+    return _Cut(mesh, free, *(axes(entry) for entry in spec))
 
 
 def platform() -> str:
@@ -179,7 +180,7 @@ def attention(
         return plain.dot_product_attention(query, key, value, mask)[0]
     cut = _cut()
     run = functools.partial(_run, name=name, window=window, cut=cut, interpret=platform() == "cpu")
-    if cut.mesh.empty or cut.mesh.size == 1:
+    if not cut.free or cut.mesh.size == 1:
         return run(query, key, value, segment_ids)
     heads = cut.ways(cut.heads)
     if key.shape[2] % heads:  # a device has all that its query heads need
@@ -191,6 +192,7 @@ def attention(
         run,
         in_specs=(place, place, place, PartitionSpec(*place[:2])),
         out_specs=place,
+        axis_names=cut.free,
         check_vma=False,  # Pallas calls do not say over which axes they vary
     )(query, key, value, segment_ids)
 
@@ -208,7 +210,7 @@ def _run(
 ) -> jax.Array:
     # One device's part.
     if name == "ring":
-        from geex_jax.kernels.ring import ring_attention  # pyright: ignore[reportMissingImports]
+        from geex_jax.kernels.ring import ring_attention
 
         axis = cut.length[0] if len(cut.length) == 1 else cut.length
         return ring_attention(query, key, value, segment_ids, axis, window=window)

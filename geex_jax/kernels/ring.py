@@ -11,6 +11,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from geex_jax.kernels.splash import CONTEXT
 
 MASKED = -1e30  # finite, as in the plain attention: a row that sees nothing is no NaN
 QUERY_CHUNK = 512  # queries whose scores against one block of keys exist at a time
@@ -77,8 +80,9 @@ def _ring_forward(axis_name, window, query, key, value, segments):
         jnp.zeros((batch, length, heads, width), jnp.float32),
     )
     (_, best, total, out), _ = jax.lax.scan(step, start, jnp.arange(size))
-    out = (out / _as_rows(total)).astype(query.dtype)
-    log_total = best + jnp.log(total)
+    # The name by which remat policies keep what the backward pass wants.
+    out = checkpoint_name((out / _as_rows(total)).astype(query.dtype), CONTEXT)
+    log_total = checkpoint_name(best + jnp.log(total), CONTEXT)
     return out, (query, key, value, segments, out, log_total)
 
 

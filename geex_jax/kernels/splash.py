@@ -16,41 +16,47 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 LANES = 128  # of a TPU's vector registers: lengths and head widths are padded to multiples of it
 CONTEXT = "context"  # checkpoint name of what the backward kernel needs: result and log-sum-exp
 
-# Longest sequence -> (query tile, key tile, key tile computed at a time), of the forward and of
-# the fused backward kernel. See `tiles`.
-TILES: tuple[tuple[int | None, tuple[int, int, int], tuple[int, int, int]], ...] = (
-    (512, (512, 512, 512), (512, 512, 512)),
-    (1024, (1024, 1024, 512), (1024, 1024, 512)),
-    (None, (1024, 1024, 512), (1024, 1024, 512)),
+# Longest sequence -> (query tile, key tile, keys computed at a time), forward and backward alike,
+# for heads of 128 in 16 bits. See `tiles`.
+TILES: tuple[tuple[int | None, tuple[int, int, int]], ...] = (
+    (512, (512, 512, 512)),
+    (None, (1024, 1024, 512)),
 )
+# The fused backward kernel writes a part of the query's gradient for each key tile, to be summed:
+# up to here at most 8 of the query's size. Longer sequences take one kernel more instead.
+FUSED = 8192
 
 
 def tiles(length: int, width: int, itemsize: int) -> kernel.BlockSizes:
     """The tiles for sequences of `length` (a multiple of 128), heads of `width`.
 
     JAX's default of 128 x 128 starts 64 times as many grid steps as 1024 x 1024, each too short to
-    hide its loads. MaxText publishes 512 (its base.yml) to 2048 (its v6e benchmarks, which raise
-    the limit of scoped VMEM by a flag); these are the largest of that range that libtpu 0.0.42
-    compiles for v5e, v5p and v6e within its default limit. Not timed: no TPU was at hand.
+    hide its loads. MaxText publishes 512 (base.yml) to 2048 (benchmarks of v6e). 1024 is the
+    largest that libtpu 0.0.42 compiles for v5e and v5p within its default scoped VMEM (2048 needs
+    v6e, or xla_tpu_scoped_vmem_limit_kib), and of a causal row of 2048 it skips a quarter, where
+    2048 skips nothing. Chosen by that arithmetic and not timed: no TPU was at hand.
 
     Args:
       length: tokens, padded.
       width: elements of a head, padded.
       itemsize: bytes of an element of the query.
     """
-    forward, backward = next((f, b) for last, f, b in TILES if last is None or length <= last)
-    # A tile holds at most 1024 x 128 elements of 2 bytes; wider ones take fewer rows.
+    sizes = next(sizes for longest, sizes in TILES if longest is None or length <= longest)
+    # Wider heads and elements take fewer rows, for the same VMEM.
     shrink = max(width // LANES, 1) * max(itemsize // 2, 1)
-    q, kv, compute = (_dividing(length, size // shrink) for size in forward)
-    q_back, kv_back, compute_back = (_dividing(length, size // shrink) for size in backward)
+    query, keys, compute = (_dividing(length, size // shrink) for size in sizes)
+    compute = compute if keys % compute == 0 else keys
+    fused = length <= FUSED
     return kernel.BlockSizes(
-        block_q=q,
-        block_kv=kv,
+        block_q=query,
+        block_kv=keys,
         block_kv_compute=compute,
-        block_q_dkv=q_back,
-        block_kv_dkv=kv_back,
-        block_kv_dkv_compute=compute_back,
-        use_fused_bwd_kernel=True,
+        block_q_dkv=query,
+        block_kv_dkv=keys,
+        block_kv_dkv_compute=compute,
+        block_q_dq=None if fused else query,
+        block_kv_dq=None if fused else keys,
+        use_fused_bwd_kernel=fused,
     )
 
 

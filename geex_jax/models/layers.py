@@ -14,6 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from geex_jax.kernels import int8_matmul
 from geex_jax.models.config import ModelConfig
+from geex_jax.models.norm import LayerNorm
 
 Initializer = Callable[..., jax.Array]
 
@@ -100,10 +101,10 @@ class Linear(nn.Module):
         else:
             shape = (x.shape[-1], self.features)
             kernel = self.param("kernel", self.kernel_init, shape, param_dtype)
-            kernel = gathered(kernel, dtype, self.axes)
             if self.config.matmul == "int8" and not self.wide:
-                y = int8_matmul(x, kernel)
+                y = int8_matmul(x, kernel.astype(dtype))  # gathered when it is int8
             else:
+                kernel = gathered(kernel, dtype, self.axes)
                 result = jnp.float32 if self.wide else None
                 y = jnp.einsum("...i,io->...o", x, kernel, preferred_element_type=result)
         if self.use_bias:
@@ -137,13 +138,12 @@ class Bias(nn.Module):
         return x + bias.astype(x.dtype)
 
 
-def norm(config: ModelConfig, name: str | None = None) -> nn.LayerNorm | nn.RMSNorm:
+def norm(config: ModelConfig, name: str | None = None) -> LayerNorm | nn.RMSNorm:
     """The config's normalization: computed in float32, cast to the compute dtype by its user."""
     dtype = jnp.dtype(config.param_dtype)
     if config.norm == "rmsnorm":
         return nn.RMSNorm(config.norm_eps, jnp.float32, dtype, name=name)
-    # The fast variance E[x^2] - E[x]^2 loses digits that the reference keeps.
-    return nn.LayerNorm(config.norm_eps, jnp.float32, dtype, use_fast_variance=False, name=name)
+    return LayerNorm(config.norm_eps, dtype, name=name)
 
 
 def dropout(module: nn.Module, config: ModelConfig) -> Callable[[jax.Array], jax.Array]:

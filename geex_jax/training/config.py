@@ -18,10 +18,11 @@ from geex_jax.training.step import StepConfig
 
 Config: TypeAlias = Any  # a ConfigDict; its attributes have no static types
 
-# A run may be taken up again with other values of these; all others decide the losses.
+# A run may be taken up again with other values of these; all others decide the losses. (Those of
+# the first line change the order of sums, and so the last bits.)
 FREE_ON_RESUME = (
-    "mesh",
-    "zero",
+    *("mesh", "zero", "loss_chunk", "model.remat", "model.attention"),
+    "watchdog",
     "log",
     "checkpoint",
     "evaluate",
@@ -89,6 +90,7 @@ def default_config() -> Config:
                 "final_batches": 0,  # per language after the last step; 0: all there are
                 "prompts": ["Python: def ", "C: int main("],  # "language: text"
                 "sample_tokens": 48,
+                "int8_every": 0,  # steps; of evaluations at these, what int8 weights would cost
                 # pass@k of each saved checkpoint, on idle CPU beside the run
                 "functional": {
                     "languages": "",  # "python,go" or "all"; empty: off
@@ -98,6 +100,9 @@ def default_config() -> Config:
                     "max_tokens": 256,
                 },
             },
+            # A step may take so many seconds (0: any) before the hung process is named; then each
+            # process ends with status 70 after the grace.
+            "watchdog": {"seconds": 600.0, "grace": 30.0},
             "checkpoint": {"every": 200, "keep_last": 2, "keep_best": 1},
             "log": {"every": 10, "wandb": ""},  # steps; a Weights & Biases project, empty: none
         }
@@ -269,7 +274,9 @@ def check_batch(config: Config, ways: int) -> None:
 
 def same_run(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Keys whose change would make another run of it, as "key: old -> new"."""
-    flat_old, flat_new = _flat(old), _flat(new)
+    # A run begun before a key existed had what is now its default.
+    defaults = _flat(default_config().to_dict())
+    flat_old, flat_new = defaults | _flat(old), defaults | _flat(new)
     return [
         f"{key}: {flat_old.get(key)!r} -> {flat_new.get(key)!r}"
         for key in sorted(flat_old.keys() | flat_new.keys())

@@ -2,49 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import pathlib
-import signal
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
 
-from geex_jax import files, languages
+from geex_jax import files
 from geex_jax.checkpoints import store
 from geex_jax.checkpoints.states import StateStore
-from geex_jax.data.batches import eval_batches
 from geex_jax.data.loader import Loader
-from geex_jax.models import Transformer
-from geex_jax.parallel import batch_ways, use_mesh
+from geex_jax.parallel import startup, use_mesh
 from geex_jax.training import config as configs
 from geex_jax.training import metrics as measures
 from geex_jax.training.console import Progress, banner, say_compiled
-from geex_jax.training.evaluate import make_evaluator
+from geex_jax.training.goodput import Clock, Goodput
+from geex_jax.training.nans import first_not_finite
+from geex_jax.training.profiling import Profiler
 from geex_jax.training.run import Run
 from geex_jax.training.step import (
     TrainState,
     jit_train_step,
     state_shardings,
 )
-
-# (model, params, tokenizer, prompts, language per prompt, new tokens) -> completions
-Sampler = Callable[[Transformer, Any, Any, list[str], list[str], int], list[str]]
-
-
-class Beside(Protocol):
-    """What works on saved checkpoints while training goes on, and reports when it is done."""
-
-    def poll(self) -> list[tuple[int, dict[str, Any]]]:
-        """Returns at once; (step of a checkpoint, figures) of what has been finished."""
-        ...
-
-    def close(self, wait: bool) -> list[tuple[int, dict[str, Any]]]:
-        """The same, after the newest checkpoint is done with if `wait`."""
-        ...
+from geex_jax.training.stopping import stop_requests
+from geex_jax.training.validation import Beside, Sampler, validator, write_functional
+from geex_jax.training.watchdog import Watchdog
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,15 +52,24 @@ def train(
     workdir: files.Path,
     sample: Sampler | None = None,
     functional: Beside | None = None,
+    profile_steps: tuple[int, int] | None = None,
+    debug_nans: bool = False,
 ) -> Result:
     """Trains, or goes on with training, in `workdir`.
 
+    With several processes (`parallel.startup.initialize`) all of them call this with the same
+    arguments and a workdir that all can reach.
+
     Args:
       config: see `training.config.default_config`.
-      workdir: checkpoints, metrics and samples; an earlier run of the same config resumes.
+      workdir: checkpoints, metrics and samples; an earlier run of the same config resumes, on any
+        mesh and number of processes.
       sample: makes completions of `config.evaluate.prompts`; none are made without it.
       functional: judges what the checkpoints generate, beside the run; see
-        `benchmark.while_training`. No step waits for it.
+        `benchmark.while_training`. No step waits for it. On the first process alone.
+      profile_steps: first and last step of a trace in the workdir's `profile/`.
+      debug_nans: a step that is not finite is run again, and the first layer where it went wrong
+        is named. Each step then waits for the one before.
 
     Returns:
       The last step and its validation.
@@ -84,87 +78,113 @@ def train(
       GeexError: whatever does not fit together, before anything is compiled; or too many steps
         in a row that had to be skipped.
     """
+    clock = Clock()
     workdir = pathlib.Path(workdir).absolute()
-    run = Run(config, workdir)
+    first = jax.process_index() == 0
+    say = print if first else _silent
+    run = startup.agreed(lambda: Run(config, workdir))
+    dog = Watchdog(workdir, clock, config.watchdog.seconds, config.watchdog.grace)
     checkpoints = StateStore(
         workdir / "checkpoints", config.checkpoint.keep_last, config.checkpoint.keep_best
     )
-    state = run.fresh_state()
-    store.write_header(
-        workdir / "model",
-        run.model.config,
-        state.params,
-        run.tokenizer,
-        {"data": str(pathlib.Path(config.data.folder).absolute()), "workdir": str(workdir)},
-    )
     step = checkpoints.latest() or 0
-    tokens_seen: dict[str, int] = {}
+    profiler = Profiler(workdir, profile_steps, step, config.steps, say)
+    state = run.fresh_state()
+    if first:
+        about = {"data": str(pathlib.Path(config.data.folder).absolute()), "workdir": str(workdir)}
+        store.write_header(workdir / "model", run.model.config, state.params, run.tokenizer, about)
+    kept: dict[str, Any] = {}
     if step:
-        state, tokens_seen = _restore(checkpoints, step, state, run)
+        clock.enter("restore")
+        state, kept = _restore(checkpoints, step, state, run)
     writer = measures.MetricWriter(workdir, step, config.log.wandb)
-    say = print if jax.process_index() == 0 else _silent
+    for line in checkpoints.passed_over:
+        say(line, flush=True)
     banner(run, state, step, say)
 
-    with use_mesh(run.mesh), _stop_requests() as stop:
+    with use_mesh(run.mesh), stop_requests() as stop, dog.watching():
         update = jit_train_step(run.mesh, state)
-        validate = _validator(run, writer, sample, say)
-        progress = Progress(run, writer, step, say)
-        progress.resume(tokens_seen)
+        validate = validator(run, writer, sample, say)
+        productive = float(kept.get("productive_seconds", 0.0))
+        goodput = Goodput(workdir, clock, step, productive, first)
+        progress = Progress(run, writer, step, say, clock, goodput)
+        progress.resume(kept)
         if step < config.steps:
+            clock.enter("compile")
             began = time.monotonic()
-            update = update.lower(state, run.put(_arrays(run.loader.batch(step)))).compile()
+            update = update.lower(state, run.put(_arrays(run, run.loader.batch(step)))).compile()
             say_compiled(update, time.monotonic() - began, say)
         validation: dict[str, float] = {}
         pending = None
-        while step < config.steps and not stop.signal:
+        while step < config.steps and not stop.reached(step):
+            clock.enter("data", step + 1)
             batch = next(run.loader)
-            on_mesh = run.put(_arrays(batch))
+            clock.enter("host")
+            on_mesh = run.put(_arrays(run, batch))
+            profiler.before(step + 1)
             with jax.transfer_guard("disallow"):
                 state, numbers = update(state, on_mesh)
             step += 1
+            profiler.after(step, numbers)
             # Numbers of the step before are read while this one runs.
             if pending is not None:
                 progress.add(*pending)
-            pending = (step, numbers, batch)
+            pending = (step, numbers)
             last = step == config.steps
             evaluate_now = last or (config.evaluate.every and step % config.evaluate.every == 0)
             save_now = last or (config.checkpoint.every and step % config.checkpoint.every == 0)
-            if evaluate_now or save_now:
+            if evaluate_now or save_now or debug_nans:
                 progress.add(*pending)
                 pending = None
+            if debug_nans and progress.not_finite:
+                say(f"step {step}: {first_not_finite(state, on_mesh, step - 1)}", flush=True)
             if evaluate_now:
-                validation = validate(state.params, step)
+                with clock.during("evaluate"):
+                    validation = validate(state.params, step)
             if save_now:
                 score = validation.get("all") if evaluate_now else None
-                _save(checkpoints, step, state, run.loader, progress, score)
+                with clock.during("save"):
+                    _save(checkpoints, step, state, run.loader, progress, score)
             if functional is not None and step % config.log.every == 0:
-                _write_functional(writer, functional.poll(), say)
+                write_functional(writer, functional.poll(), say)
         if pending is not None:
             progress.add(*pending)
-        if stop.signal:
-            checkpoints.wait()  # the step at hand may be on its way to the disk
-        if stop.signal and step and checkpoints.latest() != step:
+        profiler.close()
+        clock.enter("save")
+        if stop.signal and step and checkpoints.saved != step:
             _save(checkpoints, step, state, run.loader, progress, None)
-        checkpoints.close()
+        checkpoints.wait()
         if not validation and not stop.signal:
+            clock.enter("evaluate")
             validation = validate(state.params, step)
+        checkpoints.close()
+        clock.enter("start")
+        goodput.write(step, at_once=True)
+        if config.evaluate.functional.languages:  # the others need not wait for the judging
+            startup.part()
         if functional is not None:
-            _write_functional(writer, functional.close(wait=not stop.signal), say)
+            write_functional(writer, functional.close(wait=not stop.signal), say)
     writer.close()
-    measures.plot_losses(workdir, f"{config.name}: {run.model.config.name}")
+    if first:
+        measures.plot_losses(workdir, f"{config.name}: {run.model.config.name}")
     if stop.signal:
         say(f"{stop.signal}: saved step {step}; run the same command to go on")
     else:
-        say(f"done: {step} steps, checkpoint in {workdir}, curve in {workdir / 'loss.png'}")
+        say(
+            f"done: {step} steps, goodput {goodput.value():.0%}, checkpoint in {workdir}, "
+            f"curve in {workdir / 'loss.png'}"
+        )
     return Result(step, not stop.signal, validation)
 
 
-def _silent(*_: Any) -> None:
+def _silent(*_: Any, **__: Any) -> None:
     """What processes other than the first say."""
 
 
-def _arrays(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {k: v for k, v in batch.items() if k != "language"}
+def _arrays(run: Run, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The step's batch, all [B, S]: `language` spread over its row, and the targets' bytes."""
+    language = np.broadcast_to(batch["language"][:, None], batch["tokens"].shape)
+    return {**batch, "language": language, "text_bytes": run.counter.token_bytes[batch["targets"]]}
 
 
 def _rest(state: TrainState) -> dict[str, Any]:
@@ -180,13 +200,13 @@ def _save(
     progress: Progress,
     score: float | None,
 ) -> None:
-    kept = loader.get_state() | {"tokens_seen": progress.seen()}
+    kept = loader.get_state() | progress.kept()
     checkpoints.save(step, state.params, _rest(state), kept, score)
 
 
 def _restore(
     checkpoints: StateStore, step: int, state: TrainState, run: Run
-) -> tuple[TrainState, dict[str, int]]:
+) -> tuple[TrainState, dict[str, Any]]:
     place = state_shardings(run.mesh, state)
     shapes = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, place
@@ -194,95 +214,4 @@ def _restore(
     params, rest, loader_state = checkpoints.load(step, shapes.params, _rest(shapes))
     run.loader.set_state(loader_state)
     state = dataclasses.replace(state, params=params, **rest)
-    return state, loader_state.get("tokens_seen", {})
-
-
-class _Stop:
-    signal: str = ""
-
-
-@contextlib.contextmanager
-def _stop_requests() -> Iterator[_Stop]:
-    """Ctrl-C and SIGTERM end the run after the step at hand; a second Ctrl-C at once."""
-    stop = _Stop()
-
-    def ask(number: int, _: Any) -> None:
-        if stop.signal and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.signal = signal.Signals(number).name
-
-    old = {}
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            old[number] = signal.signal(number, ask)
-    except ValueError:  # not the main thread (a notebook's worker): nothing to catch there
-        pass
-    try:
-        yield stop
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
-def _validator(
-    run: Run, writer: measures.MetricWriter, sample: Sampler | None, say: Any
-) -> Callable[[Any, int], dict[str, float]]:
-    """Returns what one evaluation does: bits per byte per language, and samples."""
-    evaluate = make_evaluator(run.model, run.put)
-    config = run.config.evaluate
-    names = [language.name for language in run.manifest.languages]
-    rows = batch_ways(run.mesh) * max(1, run.config.batch_size // batch_ways(run.mesh))
-
-    def validate(params: Any, step: int) -> dict[str, float]:
-        if not run.manifest.total("validation").rows:
-            return {}
-        batches = eval_batches(
-            run.config.data.folder,
-            "validation",
-            rows,
-            max_batches_per_language=(
-                config.final_batches or None if step >= run.config.steps else config.batches
-            ),
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-        bits = evaluate(params, batches, run.counter, names)
-        complete = step >= run.config.steps and not config.final_batches
-        writer.write(step, "validation", {"bits_per_byte": bits, "complete": complete})
-        parts = "  ".join(f"{name} {value:.3f}" for name, value in bits.items())
-        say(f"validation at step {step}, bits/byte: {parts}", flush=True)
-        if sample is not None and config.prompts and jax.process_count() == 1:
-            _write_samples(run, writer, sample, params, step)
-        return bits
-
-    return validate
-
-
-def _write_functional(
-    writer: measures.MetricWriter, found: list[tuple[int, dict[str, Any]]], say: Any
-) -> None:
-    for step, table in found:
-        writer.write(step, "functional", table)
-        for name, values in table.items():
-            parts = "  ".join(f"{language} {value:.3f}" for language, value in values.items())
-            say(f"checkpoint of step {step}, {name}: {parts}", flush=True)
-
-
-def _write_samples(
-    run: Run, writer: measures.MetricWriter, sample: Sampler, params: Any, step: int
-) -> None:
-    prompts, tongues = [], []
-    for entry in run.config.evaluate.prompts:
-        name, colon, text = entry.partition(": ")
-        prompts.append(text if colon else entry)
-        tongues.append(languages.get(name).name if colon else "")
-    texts = sample(
-        run.model, params, run.tokenizer, prompts, tongues, run.config.evaluate.sample_tokens
-    )
-    parts = [f"## Step {step}"]
-    for prompt, tongue, text in zip(prompts, tongues, texts, strict=True):
-        parts.append(f"{tongue or 'no language tag'}\n\n```\n{prompt}{text}\n```")
-    page = "\n\n".join(parts) + "\n\n"
-    with open(run.workdir / "samples.md", "a", encoding="utf-8") as file:
-        file.write(page)
-    writer.text(step, "samples", page)
+    return state, loader_state

@@ -63,16 +63,17 @@ def scale_by_coded_adam(
             jnp.zeros((), jnp.int32), *(_store(zeros, moments, key, n) for n in (0, 1))
         )
 
-    def update(grads: Any, state: CodedAdamState, params: Any = None):
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, CodedAdamState]:
         del params
+        grads = updates
         mu, nu = (_load(x, grads, signed) for x, signed in ((state.mu, True), (state.nu, False)))
         mu = jax.tree.map(lambda g, m: b1 * m + (1 - b1) * g.astype(jnp.float32), grads, mu)
         nu = jax.tree.map(
             lambda g, v: b2 * v + (1 - b2) * jnp.square(g.astype(jnp.float32)), grads, nu
         )
-        count = optax.safe_increment(state.count)
+        count = jnp.asarray(optax.safe_increment(state.count))
         left = (1 - b1**count, 1 - b2**count)
-        updates = jax.tree.map(
+        scaled = jax.tree.map(
             lambda m, v, g: ((m / left[0]) / (jnp.sqrt(v / left[1]) + eps)).astype(g.dtype),
             mu,
             nu,
@@ -80,7 +81,7 @@ def scale_by_coded_adam(
         )
         key = jax.random.fold_in(jax.random.key(0), count)
         mu, nu = (_store(x, moments, key, n) for n, x in enumerate((mu, nu)))
-        return updates, CodedAdamState(count, mu, nu)
+        return scaled, CodedAdamState(count, mu, nu)
 
     return optax.GradientTransformation(init, update)
 

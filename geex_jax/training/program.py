@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from geex_jax.languages import LANGUAGES
 from geex_jax.models import ModelConfig, Transformer
 from geex_jax.parallel import batch_sharding, batch_ways, use_mesh
 from geex_jax.training import config as configs
@@ -24,7 +25,7 @@ class Program:
       mesh: where it runs; real devices or those of an AOT topology.
       model: the shape.
       state: a TrainState of ShapeDtypeStructs with shardings.
-      batch: int32 and float32 [B, S] ShapeDtypeStructs with shardings, as `loss_fn` reads them.
+      batch: int32 and float32 [B, S] ShapeDtypeStructs with shardings, as the loop gives them.
       step: `jit_train_step`'s result.
     """
 
@@ -61,7 +62,7 @@ def train_program(
     )
     configs.check_batch(config, batch_ways(mesh))
     optimizer = make_optimizer(configs.optimizer_config(config))
-    step_config = configs.step_config(config)
+    step_config = dataclasses.replace(configs.step_config(config), languages=len(LANGUAGES))
     state = jax.eval_shape(
         lambda: init_state(Transformer(model), optimizer, config.seed, step_config)
     )
@@ -72,7 +73,7 @@ def train_program(
     step = jit_train_step(mesh, state)
     place = batch_sharding(mesh)
     shape = (config.batch_size, seq_len)
-    names = ("tokens", "targets", "positions", "segment_ids")
+    names = ("tokens", "targets", "positions", "segment_ids", "language", "text_bytes")
     batch = {name: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=place) for name in names}
     batch["loss_mask"] = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place)
     state = jax.tree.map(placed, state, state_shardings(mesh, state))

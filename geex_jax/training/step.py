@@ -10,6 +10,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from geex_jax.errors import GeexError
 from geex_jax.models import Transformer
@@ -38,6 +39,7 @@ class StepConfig:
       skip_window: steps that the mean is taken over; no spike is seen before half of them.
       zero: what is split over the mesh axis `fsdp`: 1 the optimizer's state, 2 gradients too,
         3 parameters too; 0 nothing. The numbers are the same.
+      languages: how many there are, for `by_language` in the metrics; 0 leaves it out.
     """
 
     accumulate: int = 1
@@ -45,6 +47,7 @@ class StepConfig:
     skip_sigma: float = 6.0
     skip_window: int = 128
     zero: int = 3
+    languages: int = 0
 
     def __post_init__(self):
         if self.accumulate < 1 or self.loss_chunk < 1 or self.skip_window < 2:
@@ -118,9 +121,10 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, j
     Returns:
       The new state and the metrics, all float32 []: `loss` (nats per token), `tokens` (that
       counted), `grad_norm` (before clipping), `param_norm`, `skipped` (1 if this step was),
-      `not_finite`, `limit` (of the loss, infinite before the window is half full).
+      `not_finite`, `limit` (of the loss, infinite before the window is half full); and
+      `by_language` float32 [4, languages] (see `_by_language`) if the config says how many.
     """
-    loss, tokens, grads = _gradients(state, batch)
+    loss, tokens, grads, by_language = _gradients(state, batch)
     grad_norm = optax.tree.norm(grads)
     observed = jnp.stack([loss, grad_norm])
     limit = _limits(state)
@@ -152,6 +156,8 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, j
         "not_finite": (~finite).astype(jnp.float32),
         "limit": limit[0],
     }
+    if by_language is not None:
+        metrics["by_language"] = by_language
     return new, metrics
 
 
@@ -168,7 +174,30 @@ def _limits(state: TrainState) -> jax.Array:
     return jnp.where((filled * 2 >= window) & (sigma > 0), limit, jnp.inf)
 
 
-def _gradients(state: TrainState, batch: Batch) -> tuple[jax.Array, jax.Array, Any]:
+def _by_language(nll: jax.Array, batch: Batch, config: StepConfig) -> jax.Array | None:
+    """Float32 [4, languages]: nats, targets that count, bytes of their text, tokens seen.
+
+    The batch then also has `language` and `text_bytes` (of each target), both int32 [B, S].
+    """
+    if not config.languages:
+        return None
+    counts = batch["loss_mask"] > 0
+    rows = jnp.stack(
+        [
+            jnp.sum(x, axis=1, dtype=jnp.float32)
+            for x in (
+                jnp.where(counts, nll, 0),
+                counts,
+                jnp.where(counts, batch["text_bytes"], 0),
+                batch["segment_ids"] > 0,
+            )
+        ]
+    )
+    mine = jax.nn.one_hot(batch["language"][:, 0], config.languages)
+    return jnp.sum(rows[:, :, None] * mine, axis=1)
+
+
+def _gradients(state: TrainState, batch: Batch) -> tuple[jax.Array, jax.Array, Any, Any]:
     config, model = state.config, state.model
     tokens = jnp.sum(batch["loss_mask"])
     weights = batch["loss_mask"] / jnp.maximum(tokens, 1.0)
@@ -179,8 +208,9 @@ def _gradients(state: TrainState, batch: Batch) -> tuple[jax.Array, jax.Array, A
     gradient = jax.value_and_grad(run, has_aux=True)
 
     if config.accumulate == 1:
-        (loss, _), grads = gradient(state.params, batch, weights=weights, dropout_key=key)
-        return loss, tokens, _placed(grads, config.zero)
+        (loss, aux), grads = gradient(state.params, batch, weights=weights, dropout_key=key)
+        found = _by_language(aux["nll"], batch, config)
+        return loss, tokens, _placed(grads, config.zero), found
 
     rows = batch["tokens"].shape[0]
     if rows % config.accumulate:
@@ -197,17 +227,19 @@ def _gradients(state: TrainState, batch: Batch) -> tuple[jax.Array, jax.Array, A
     def body(carry, xs):
         index, part, part_weights = xs
         part_key = None if key is None else jax.random.fold_in(key, index)
-        (loss, _), grads = gradient(state.params, part, weights=part_weights, dropout_key=part_key)
+        (loss, aux), grads = gradient(
+            state.params, part, weights=part_weights, dropout_key=part_key
+        )
         grads = _placed(jax.tree.map(jnp.add, carry[1], grads), config.zero)
-        return (carry[0] + loss, grads), None
+        return (carry[0] + loss, grads), _by_language(aux["nll"], part, config)
 
     rowwise = {k: v for k, v in batch.items() if v.shape[:1] == (rows,)}
     zeros = _placed(jax.tree.map(jnp.zeros_like, state.params), config.zero)
     start = (jnp.zeros(()), zeros)
     indices = jnp.arange(config.accumulate)
     xs = (indices, jax.tree.map(split, rowwise), split(weights))
-    (loss, grads), _ = jax.lax.scan(body, start, xs)
-    return loss, tokens, grads
+    (loss, grads), found = jax.lax.scan(body, start, xs)
+    return loss, tokens, grads, jax.tree.map(lambda x: jnp.sum(x, axis=0), found)
 
 
 def _placed(grads: Any, zero: int) -> Any:
@@ -250,6 +282,6 @@ def jit_train_step(mesh: jax.sharding.Mesh, state: TrainState) -> Any:
     return jax.jit(
         train_step,
         in_shardings=(place, batch_sharding(mesh)),
-        out_shardings=(place, None),
+        out_shardings=(place, NamedSharding(mesh, PartitionSpec())),  # every process reads all
         donate_argnums=0,
     )

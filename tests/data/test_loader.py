@@ -84,6 +84,16 @@ def test_processes_share_the_same_global_batch(folder):
             assert same(joined, whole.batch(parts[0].step - 1))
 
 
+def test_a_process_reads_the_rows_it_is_told_to(folder):
+    whole = make_loader(folder, batch_size=8, seed=1).batch(5)
+    for rows in ([0, 1, 2, 3], [2, 3, 6, 7], [5]):
+        part = make_loader(folder, batch_size=8, seed=1, rows=rows).batch(5)
+        assert same(part, {k: v[rows] for k, v in whole.items()})
+    for rows in ([], [1, 1], [3, 2], [8], [-1]):
+        with pytest.raises(GeexError, match="ascending, within it"):
+            make_loader(folder, batch_size=8, rows=rows)
+
+
 def test_an_epoch_sees_every_row_once_and_the_next_in_another_order(folder):
     manifest = load_manifest(folder)
     rows = manifest.amount("train", "Python").rows

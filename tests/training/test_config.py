@@ -3,7 +3,15 @@
 import pytest
 
 from geex_jax.errors import GeexError
-from geex_jax.training.config import default_config, list_experiments, load_config, summary
+from geex_jax.training.config import (
+    default_config,
+    list_experiments,
+    load_config,
+    model_config,
+    optimizer_config,
+    same_run,
+    summary,
+)
 
 
 @pytest.fixture
@@ -60,3 +68,29 @@ def test_every_experiment_loads_and_says_what_it_is():
     for path in found:
         assert set(load_config(path).keys()) == keys
         assert len(summary(path)) > 20
+
+
+def test_a_run_begun_before_a_key_existed_had_its_default():
+    new = default_config().to_dict()
+    old = default_config().to_dict()
+    del old["optimizer"]["moments"], old["model"]["matmul"], old["model"]["attention"]
+    assert same_run(old, new) == []
+    new["model"].update(remat="full", attention="splash")  # how, not what, is computed
+    assert same_run(old, new) == []
+    new["optimizer"]["moments"] = "int8"
+    assert same_run(old, new) == ["optimizer.moments: 'float32' -> 'int8'"]
+
+
+def test_kernels_matmuls_and_moments_reach_the_model_and_the_optimizer(path):
+    config = load_config(
+        path,
+        [
+            "--config.model.attention=xla",
+            "--config.model.matmul=int8",
+            "--config.model.remat=minimal_offload",
+            "--config.optimizer.moments=bfloat16",
+        ],
+    )
+    model = model_config(config, 512, 64)
+    assert (model.attention, model.matmul, model.remat) == ("xla", "int8", "minimal_offload")
+    assert optimizer_config(config).moments == "bfloat16"

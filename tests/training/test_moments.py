@@ -140,9 +140,12 @@ def test_codes_are_near_and_without_bias(signed):
     large = np.abs(x) > 1e-3 * scale
     error = np.abs(read - x) / np.maximum(np.abs(x), 1e-30)
     assert error[:, large].max() < 0.6 and np.median(error[:, large]) < 0.07
-    # The mean of 400 roundings lies within 5 standard errors, a code's distance being sigma.
-    step = np.abs(read - x).max(axis=0)
-    assert (np.abs(read.mean(axis=0) - x) <= 5 * step / 20 + 1e-5 * np.abs(x))[large].all()
+    # The mean of 400 roundings lies within 5 standard errors, half a code's distance being sigma.
+    most, power = (127, 2) if signed else (255, 4)
+    root = (np.abs(x) / np.maximum(scale, 1e-30)) ** (1 / power) + 1 / most
+    step = scale * power / most * root ** (power - 1)
+    bias = np.abs(np.asarray(read, np.float64).mean(axis=0) - x)
+    assert (bias <= 5 * step / 2 / 20 + 1e-5 * np.abs(x))[large].all()
     if not signed:
         assert (np.asarray(read)[:, 1:] > 0).all()
 

@@ -1,0 +1,1 @@
+"""What `bench peer-step` asks of nanodo, over our own model: for tests of the bench alone."""
