@@ -128,7 +128,7 @@ def test_a_hung_process_is_named_and_all_end_with_stacks(experiment, tmp_path):
     workdir = tmp_path / "run"
     group = Group(
         2, 1, experiment, workdir, {"tensor": 2},
-        "--config.watchdog.seconds=8", "--config.watchdog.grace=4", script=HANGS,
+        "--config.watchdog.seconds=12", "--config.watchdog.grace=5", script=HANGS,
     )  # fmt: skip
     try:
         statuses = group.wait()

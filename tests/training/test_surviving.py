@@ -22,7 +22,7 @@ from geex_jax.training.metrics import read_metrics
 from geex_jax.training.nans import first_not_finite
 from geex_jax.training.profiling import parse_steps
 from geex_jax.training.run import Run
-from geex_jax.training.watchdog import Watchdog, blame
+from geex_jax.training.watchdog import Watchdog, blame, excused
 
 LAYERS = 3
 
@@ -216,7 +216,7 @@ def test_goodput_over_a_kill(tmp_path):
 
 def beat(folder, number, step, phase, age=0.0):
     row = {"process": number, "host": f"host{number}", "pid": 100 + number, "step": step,
-           "phase": phase, "time": time.time() - age}  # fmt: skip
+           "phase": phase, "seconds": age, "time": time.time() - age}  # fmt: skip
     folder.mkdir(exist_ok=True)
     (folder / f"process-{number}.json").write_text(json.dumps(row))
 
@@ -232,6 +232,21 @@ def test_the_process_that_is_behind_is_blamed(tmp_path):
     beat(folder, 3, 8, "device", age=100)
     assert blame(folder, 4) == "no sign of life from process 3 (host3, pid 103)"
     assert blame(folder, 5).endswith("process 3 (host3, pid 103), process 4")
+
+
+def test_who_compiles_or_saves_is_waited_for(tmp_path):
+    folder = tmp_path / "heartbeats"
+    beat(folder, 0, 8, "device")
+    beat(folder, 1, 8, "data")
+    assert not excused(folder, 2, 8, seconds=5)
+    beat(folder, 1, 0, "compile")
+    assert excused(folder, 2, 8, seconds=5)
+    beat(folder, 1, 8, "save", age=10)
+    assert excused(folder, 2, 8, seconds=5) and not excused(folder, 2, 8, seconds=3)
+    beat(folder, 1, 9, "save")  # it is ahead: nobody waits for it
+    assert not excused(folder, 2, 8, seconds=5)
+    beat(folder, 1, 0, "compile", age=100)  # it is gone
+    assert not excused(folder, 2, 8, seconds=5)
 
 
 HANG = """
