@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from geex_jax.models import Transformer
 from geex_jax.parallel import by_path
 from geex_jax.training.loss import Batch, loss_fn
 from geex_jax.training.step import TrainState
@@ -83,7 +82,7 @@ def _ranges(state: TrainState, batch: Batch, part: int, step: int) -> tuple[Any,
 
 
 @functools.cache
-def _compiled(model: Transformer, chunk: int, mesh: Any) -> Any:
+def _compiled(model: Any, chunk: int, mesh: Any) -> Any:
     # Every process reads the results whole.
     everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
     measure = functools.partial(_measure, model=model, chunk=chunk)

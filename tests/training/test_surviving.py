@@ -98,6 +98,7 @@ def test_what_only_the_gradient_has(state, batch, monkeypatch):
     act.defvjp(lambda x: (act(x), x), backward)
     monkeypatch.setitem(layers.ACTIVATIONS, preset("geex-3m").activation, act)
     one = planted(state, "layers", "mlp", "up", "bias", layer=1, value=1000.0)
+    one = dataclasses.replace(one, config=StepConfig(loss_chunk=8))  # another program
     said = first_not_finite(one, batch, 0)
     assert "the forward pass is finite; first not finite: the gradient of layers[1]/" in said
 
