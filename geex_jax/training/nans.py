@@ -74,7 +74,8 @@ def _ranges(state: TrainState, batch: Batch, part: int, step: int) -> tuple[Any,
         key = key if state.config.accumulate == 1 else jax.random.fold_in(key, part)
     place = getattr(jax.tree.leaves(state.params)[0], "sharding", None)
     mesh = place.mesh if isinstance(place, NamedSharding) else None
-    run = _compiled(state.model, state.config.loss_chunk, mesh)
+    model: Any = state.model
+    run = _compiled(model, state.config.loss_chunk, mesh)
     data = None if key is None else np.asarray(jax.device_get(jax.random.key_data(key)))
     sown, loss, gradients, parameters = jax.device_get(run(state.params, batch, data))
     forward = [*_in_order(sown), ("the loss", _range(loss))]
