@@ -47,7 +47,7 @@ def get_config():
     config.optimizer.warmup = 5
     config.mesh = {{"data": 1, "fsdp": 1, "tensor": 1}}
     config.evaluate.update(every=0, prompts=[])
-    config.checkpoint.update(every=5, keep_best=0)
+    config.checkpoint.update(every=2, keep_best=0)
     config.log.every = 1
     return config
 """
@@ -94,22 +94,29 @@ def measure(
         chance, began = random.Random(f"{seed}:{number}"), time.monotonic()
         workdir = folder / f"round-{number}"
         same = number % 2 == 1
-        kills = []
+        kills, resumed = [], []
         for count, mesh in ((4, SAME), (2, SAME if same else OTHER)):
-            kills.append(_Group(experiment, workdir, count, mesh, cache).kill_one(chance, steps))
-        _finish(_Group(experiment, workdir, 4, SAME, cache))
+            group = _Group(experiment, workdir, count, mesh, cache)
+            kills.append(group.kill_one(chance, steps))
+            resumed.append(group.resumed())
+        last = _Group(experiment, workdir, 4, SAME, cache)
+        _finish(last)
+        resumed.append(last.resumed())
         error = _difference(_weights(workdir), expected)
         row = {
             "same_mesh": same,
             "kills": kills,
+            "resumed": resumed,  # at which step each start went on
             "error": error,
             "equal": error == 0 if same else error < TOLERANCE,
             "seconds": time.monotonic() - began,
         }
         found.append(row)
         told = "; ".join(
-            f"process {k['victim']} of {k['of']} killed after step {k['step']}" for k in kills
+            f"on from {at}, process {k['victim']} of {k['of']} killed after step {k['step']}"
+            for at, k in zip(resumed, kills, strict=False)
         )
+        told += f"; on from {resumed[-1]}"
         verdict = "bit for bit" if error == 0 else f"largest difference {error:.1e}"
         say(
             f"round {number:>2} ({'same mesh' if same else 'another mesh on 2'}): {told}: "
@@ -196,11 +203,17 @@ class _Group:
         return max((int(x.split()[1].split("/")[0]) for x in text.splitlines()
                     if x.startswith("step ")), default=0)  # fmt: skip
 
+    def resumed(self) -> int:
+        """The step that this start has gone on from."""
+        text = self.logs[0].read_text(errors="replace")
+        return max((int(x.split()[-1]) for x in text.splitlines()
+                    if x.startswith("resuming ")), default=0)  # fmt: skip
+
     def kill_one(self, chance: random.Random, steps: int) -> dict[str, int]:
         """Kills one process at a random moment, then, as a supervisor would, ends the others.
 
-        The moment is a random step from the first one seen on, or, one time in five, while the
-        processes start.
+        The moment is a random step, from the fourth that is taken on, so that something is saved;
+        or, one time in five, while the processes start.
         """
         victim = chance.randrange(len(self.processes))
         early, after = chance.random() < 0.2, chance.random()
@@ -211,7 +224,7 @@ class _Group:
         while not early and self.running() and time.monotonic() < end:
             now = self.steps()
             if now and target is None:
-                target = now + int(after * (steps - now - 2))
+                target = now + 3 + int(after * max(steps - now - 5, 0))
             if target is not None and now >= target:
                 time.sleep(time_after)
                 break
