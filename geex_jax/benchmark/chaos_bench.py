@@ -11,6 +11,7 @@ rounds keep the mesh (fsdp=4): equal bit for bit. In even ones the 2 processes u
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import pathlib
 import random
@@ -88,7 +89,8 @@ def measure(
     experiment.write_text(_EXPERIMENT.format(steps=steps, data=str(_data(folder))))
     cache = folder / "compiled"
     whole = folder / "undisturbed"
-    _finish(_Group(experiment, whole, 4, SAME, cache))
+    with _Group(experiment, whole, 4, SAME, cache) as group:
+        group.finish()
     expected, found = _weights(whole), []
     for number in rounds:
         chance, began = random.Random(f"{seed}:{number}"), time.monotonic()
@@ -96,12 +98,12 @@ def measure(
         same = number % 2 == 1
         kills, resumed = [], []
         for count, mesh in ((4, SAME), (2, SAME if same else OTHER)):
-            group = _Group(experiment, workdir, count, mesh, cache)
-            kills.append(group.kill_one(chance, steps))
+            with _Group(experiment, workdir, count, mesh, cache) as group:
+                kills.append(group.kill_one(chance, steps))
             resumed.append(group.resumed())
-        last = _Group(experiment, workdir, 4, SAME, cache)
-        _finish(last)
-        resumed.append(last.resumed())
+        with _Group(experiment, workdir, 4, SAME, cache) as group:
+            group.finish()
+        resumed.append(group.resumed())
         error = _difference(_weights(workdir), expected)
         row = {
             "same_mesh": same,
@@ -235,28 +237,34 @@ class _Group:
         self.end()
         return {"victim": victim, "of": len(self.processes), "step": seen}
 
+    def finish(self) -> None:
+        """Waits for the run's end.
+
+        Raises:
+          GeexError: it did not end well; quotes its last lines.
+        """
+        end = time.monotonic() + _WAIT
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            for process in self.processes:
+                process.wait(max(end - time.monotonic(), 1))
+        self.end()
+        for process, log in zip(self.processes, self.logs, strict=True):
+            if process.returncode:
+                last = " | ".join(log.read_text(errors="replace").splitlines()[-3:])
+                raise GeexError(f"a start nobody killed ended with {process.returncode}", last)
+
+    def __enter__(self) -> _Group:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
     def end(self) -> None:
         """Kills what still runs."""
         for process in self.processes:
             if process.poll() is None:
                 process.kill()
             process.wait()
-
-
-def _finish(group: _Group) -> None:
-    """Waits for a run's end."""
-    end = time.monotonic() + _WAIT
-    try:
-        for process in group.processes:
-            process.wait(max(end - time.monotonic(), 1))
-    except subprocess.TimeoutExpired:
-        pass
-    finally:
-        group.end()
-    for process, log in zip(group.processes, group.logs, strict=True):
-        if process.returncode:
-            last = " | ".join(log.read_text(errors="replace").splitlines()[-3:])
-            raise GeexError(f"an undisturbed start ended with status {process.returncode}", last)
 
 
 def _weights(workdir: pathlib.Path) -> dict[str, np.ndarray]:
