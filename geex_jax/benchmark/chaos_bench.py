@@ -11,6 +11,7 @@ rounds keep the mesh (fsdp=4): equal bit for bit. In even ones the 2 processes u
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import pathlib
 import random
@@ -47,7 +48,7 @@ def get_config():
     config.optimizer.warmup = 5
     config.mesh = {{"data": 1, "fsdp": 1, "tensor": 1}}
     config.evaluate.update(every=0, prompts=[])
-    config.checkpoint.update(every=5, keep_best=0)
+    config.checkpoint.update(every=2, keep_best=0)
     config.log.every = 1
     return config
 """
@@ -88,28 +89,36 @@ def measure(
     experiment.write_text(_EXPERIMENT.format(steps=steps, data=str(_data(folder))))
     cache = folder / "compiled"
     whole = folder / "undisturbed"
-    _finish(_Group(experiment, whole, 4, SAME, cache))
+    with _Group(experiment, whole, 4, SAME, cache) as group:
+        group.finish()
     expected, found = _weights(whole), []
     for number in rounds:
         chance, began = random.Random(f"{seed}:{number}"), time.monotonic()
         workdir = folder / f"round-{number}"
         same = number % 2 == 1
-        kills = []
+        kills, resumed = [], []
         for count, mesh in ((4, SAME), (2, SAME if same else OTHER)):
-            kills.append(_Group(experiment, workdir, count, mesh, cache).kill_one(chance, steps))
-        _finish(_Group(experiment, workdir, 4, SAME, cache))
+            with _Group(experiment, workdir, count, mesh, cache) as group:
+                kills.append(group.kill_one(chance, steps))
+            resumed.append(group.resumed())
+        with _Group(experiment, workdir, 4, SAME, cache) as group:
+            group.finish()
+        resumed.append(group.resumed())
         error = _difference(_weights(workdir), expected)
         row = {
             "same_mesh": same,
             "kills": kills,
+            "resumed": resumed,  # at which step each start went on
             "error": error,
             "equal": error == 0 if same else error < TOLERANCE,
             "seconds": time.monotonic() - began,
         }
         found.append(row)
         told = "; ".join(
-            f"process {k['victim']} of {k['of']} killed after step {k['step']}" for k in kills
+            f"on from {at}, process {k['victim']} of {k['of']} killed after step {k['step']}"
+            for at, k in zip(resumed, kills, strict=False)
         )
+        told += f"; on from {resumed[-1]}"
         verdict = "bit for bit" if error == 0 else f"largest difference {error:.1e}"
         say(
             f"round {number:>2} ({'same mesh' if same else 'another mesh on 2'}): {told}: "
@@ -196,11 +205,17 @@ class _Group:
         return max((int(x.split()[1].split("/")[0]) for x in text.splitlines()
                     if x.startswith("step ")), default=0)  # fmt: skip
 
+    def resumed(self) -> int:
+        """The step that this start has gone on from."""
+        text = self.logs[0].read_text(errors="replace")
+        return max((int(x.split()[-1]) for x in text.splitlines()
+                    if x.startswith("resuming ")), default=0)  # fmt: skip
+
     def kill_one(self, chance: random.Random, steps: int) -> dict[str, int]:
         """Kills one process at a random moment, then, as a supervisor would, ends the others.
 
-        The moment is a random step from the first one seen on, or, one time in five, while the
-        processes start.
+        The moment is a random step, from the fourth that is taken on, so that something is saved;
+        or, one time in five, while the processes start.
         """
         victim = chance.randrange(len(self.processes))
         early, after = chance.random() < 0.2, chance.random()
@@ -211,7 +226,7 @@ class _Group:
         while not early and self.running() and time.monotonic() < end:
             now = self.steps()
             if now and target is None:
-                target = now + int(after * (steps - now - 2))
+                target = now + 3 + int(after * max(steps - now - 5, 0))
             if target is not None and now >= target:
                 time.sleep(time_after)
                 break
@@ -222,28 +237,34 @@ class _Group:
         self.end()
         return {"victim": victim, "of": len(self.processes), "step": seen}
 
+    def finish(self) -> None:
+        """Waits for the run's end.
+
+        Raises:
+          GeexError: it did not end well; quotes its last lines.
+        """
+        end = time.monotonic() + _WAIT
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            for process in self.processes:
+                process.wait(max(end - time.monotonic(), 1))
+        self.end()
+        for process, log in zip(self.processes, self.logs, strict=True):
+            if process.returncode:
+                last = " | ".join(log.read_text(errors="replace").splitlines()[-3:])
+                raise GeexError(f"a start nobody killed ended with {process.returncode}", last)
+
+    def __enter__(self) -> _Group:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
     def end(self) -> None:
         """Kills what still runs."""
         for process in self.processes:
             if process.poll() is None:
                 process.kill()
             process.wait()
-
-
-def _finish(group: _Group) -> None:
-    """Waits for a run's end."""
-    end = time.monotonic() + _WAIT
-    try:
-        for process in group.processes:
-            process.wait(max(end - time.monotonic(), 1))
-    except subprocess.TimeoutExpired:
-        pass
-    finally:
-        group.end()
-    for process, log in zip(group.processes, group.logs, strict=True):
-        if process.returncode:
-            last = " | ".join(log.read_text(errors="replace").splitlines()[-3:])
-            raise GeexError(f"an undisturbed start ended with status {process.returncode}", last)
 
 
 def _weights(workdir: pathlib.Path) -> dict[str, np.ndarray]:

@@ -108,20 +108,20 @@ def _detect(timeout: float) -> tuple[str, int, int]:
     from jax._src.clusters import ClusterEnv  # no public way to ask without connecting
 
     try:
-        found = ClusterEnv.auto_detect_unset_distributed_params(
+        coordinator, processes, process, _ = ClusterEnv.auto_detect_unset_distributed_params(
             None, None, None, None, None, int(timeout)
-        )[:3]
+        )
     except Exception as error:
         raise GeexError(
             f"jax cannot tell this cluster's coordinator ({type(error).__name__}: {error})",
             "give --coordinator HOST:PORT --processes N --process I",
         ) from error
-    if None in found:
+    if coordinator is None or processes is None or process is None:
         raise GeexError(
             "jax finds no cluster here (Cloud TPU slice, SLURM, Kubernetes)",
             "give --coordinator HOST:PORT --processes N --process I",
         )
-    return found
+    return coordinator, processes, process
 
 
 def _call_roll(host: str, port: int, processes: int, timeout: float) -> None:

@@ -72,18 +72,22 @@ def _ranges(state: TrainState, batch: Batch, part: int, step: int) -> tuple[Any,
     if state.model.config.dropout:
         key = jax.random.fold_in(jax.random.key(jax.device_get(state.seed)), step)
         key = key if state.config.accumulate == 1 else jax.random.fold_in(key, part)
-    one = jax.tree.leaves(state.params)[0]
-    everywhere = None
-    if isinstance(one.sharding, NamedSharding):
-        everywhere = NamedSharding(one.sharding.mesh, PartitionSpec())
-    run = jax.jit(
-        functools.partial(_measure, model=state.model, chunk=state.config.loss_chunk),
-        out_shardings=everywhere,
-    )
+    place = getattr(jax.tree.leaves(state.params)[0], "sharding", None)
+    mesh = place.mesh if isinstance(place, NamedSharding) else None
+    model: Any = state.model
+    run = _compiled(model, state.config.loss_chunk, mesh)
     data = None if key is None else np.asarray(jax.device_get(jax.random.key_data(key)))
     sown, loss, gradients, parameters = jax.device_get(run(state.params, batch, data))
     forward = [*_in_order(sown), ("the loss", _range(loss))]
     return forward, _by_layer(gradients, reverse=True), _by_layer(parameters, reverse=False)
+
+
+@functools.cache
+def _compiled(model: Any, chunk: int, mesh: Any) -> Any:
+    # Every process reads the results whole.
+    everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+    measure = functools.partial(_measure, model=model, chunk=chunk)
+    return jax.jit(measure, out_shardings=everywhere)
 
 
 def _measure(params: Any, batch: Batch, key_data: Any, *, model: Any, chunk: int) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import json
+import math
 import os
 import pathlib
 import socket
@@ -28,6 +29,7 @@ from geex_jax.training.goodput import STEP, Clock
 
 EXIT_STATUS = 70  # EX_SOFTWARE
 _SLOWER = 6.0  # an evaluation or a save may take so many times as long as a step
+_SILENT = 60.0  # seconds; heartbeats come every 10 s or oftener, hosts' clocks differ a little
 _UNTIMED = ("start", "restore", "compile")
 
 
@@ -38,7 +40,7 @@ class Watchdog:
       workdir: of the run, the same folder for all processes.
       clock: what the main thread does.
       seconds: how long a step may take; 0 watches nothing. Evaluations and saves may take 6 times
-        as long, compiling and restoring as long as they like.
+        as long, compiling and restoring as long as they like, and the others wait for them.
       grace: seconds between the alarm and the end, for the others to say who hangs too.
     """
 
@@ -85,8 +87,9 @@ class Watchdog:
                 self._arm(last)
                 self._beat()
                 now = self.clock.now
-                limit = self.seconds * (1.0 if now[0] in STEP else _SLOWER)
-                if now[0] not in _UNTIMED and time.monotonic() - now[2] > limit:
+                if time.monotonic() - now[2] <= limit_of(now[0], self.seconds):
+                    continue
+                if not excused(self.beats, self.count, now[1], self.seconds):
                     self._alarm(now)
             faulthandler.cancel_dump_traceback_later()
 
@@ -134,6 +137,27 @@ class Watchdog:
             os._exit(EXIT_STATUS)
 
 
+def limit_of(phase: str, seconds: float) -> float:
+    """How long a phase may take when a step may take `seconds`."""
+    if phase in _UNTIMED:
+        return math.inf
+    return seconds * (1.0 if phase in STEP else _SLOWER)
+
+
+def excused(beats: pathlib.Path, count: int, step: int, seconds: float) -> bool:
+    """Whether one that is not ahead of `step` compiles, saves or evaluates, within its time."""
+    for number in range(count):
+        try:
+            row = json.loads((beats / f"process-{number}.json").read_text())
+        except (OSError, ValueError):
+            continue
+        age = time.time() - row["time"]
+        known = age < _SILENT and row["phase"] not in STEP and row["step"] <= step
+        if known and row["seconds"] + age < limit_of(row["phase"], seconds):
+            return True
+    return False
+
+
 def blame(beats: pathlib.Path, count: int) -> str:
     """Says whom the others wait for, by the heartbeats: the processes that are furthest behind."""
     rows, silent = [], []
@@ -143,8 +167,7 @@ def blame(beats: pathlib.Path, count: int) -> str:
         except (OSError, ValueError):
             silent.append(f"process {number}")
             continue
-        # Heartbeats come every 10 s or oftener; clocks of hosts may differ by a little.
-        if time.time() - row["time"] > 60:
+        if time.time() - row["time"] > _SILENT:
             silent.append(f"process {number} ({row['host']}, pid {row['pid']})")
         rows.append(row)
     if silent:
