@@ -56,9 +56,9 @@ def train_program(
       GeexError: a batch or a parameter that does not divide over the mesh; see `model_config`.
     """
     base = configs.preset(config.model.preset)
-    seq_len = seq_len or config.model.context_length or base.context_length
+    length: int = seq_len or config.model.context_length or base.context_length
     model = configs.model_config(
-        config, vocab_size or config.model.vocab_size or base.vocab_size, seq_len
+        config, vocab_size or config.model.vocab_size or base.vocab_size, length
     )
     configs.check_batch(config, batch_ways(mesh))
     optimizer = make_optimizer(configs.optimizer_config(config))
@@ -72,7 +72,7 @@ def train_program(
 
     step = jit_train_step(mesh, state)
     place = batch_sharding(mesh)
-    shape = (config.batch_size, seq_len)
+    shape = (config.batch_size, length)
     names = ("tokens", "targets", "positions", "segment_ids", "language", "text_bytes")
     batch = {name: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=place) for name in names}
     batch["loss_mask"] = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place)
