@@ -111,8 +111,8 @@ def _compiled(place: Any, shape: tuple[int, int], stages: list[tuple[str, ...]])
         for n in shape
     ]
     # Least effort: the choice of collectives is the same, in seconds instead of minutes.
-    options = {"exec_time_optimization_effort": -1.0}
-    text = jax.jit(step).lower(*inputs).compile(compiler_options=options).as_text()
+    options: Any = {"exec_time_optimization_effort": -1.0}
+    text: Any = jax.jit(step).lower(*inputs).compile(compiler_options=options).as_text()
     collectives = find(Module(text), [0] * devices.size)
     return _cost(place, collectives, stages)
 

@@ -212,8 +212,7 @@ def _run(
     if name == "ring":
         from geex_jax.kernels.ring import ring_attention
 
-        axis = cut.length[0] if len(cut.length) == 1 else cut.length
-        return ring_attention(query, key, value, segment_ids, axis, window=window)
+        return ring_attention(query, key, value, segment_ids, cut.length, window=window)
     if name == "splash":
         return splash.splash_attention(query, key, value, segment_ids, window, interpret)
     return _cudnn(query, key, value, segment_ids, window)

@@ -26,7 +26,7 @@ def ring_attention(
     key: jax.Array,
     value: jax.Array,
     segment_ids: jax.Array | None,
-    axis_name: str,
+    axis_name: str | tuple[str, ...],
     window: int | None = None,
 ) -> jax.Array:
     """Causal attention within segments; to be called inside `jax.shard_map`.
@@ -35,7 +35,7 @@ def ring_attention(
       query: [B, T, H, W], this chip's positions; chip i of the axis holds the i-th part of a row.
       key, value: [B, T, K, W], H a multiple of K.
       segment_ids: int32 [B, T], or None for one segment.
-      axis_name: the mesh axis that splits the positions.
+      axis_name: the mesh axis (or axes, as one ring) that splits the positions.
       window: key j is seen from i if i - window < j <= i.
 
     Returns:

@@ -49,7 +49,7 @@ def put(
         return jax.device_put(batch, place)
 
     def one(x: np.ndarray) -> jax.Array:
-        def piece(index: tuple[Any, ...]) -> np.ndarray:
+        def piece(index: Any) -> np.ndarray:
             start, stop, _ = index[0].indices(batch_size)
             at = int(np.searchsorted(rows, start))
             return x[(slice(at, at + stop - start), *index[1:])]
