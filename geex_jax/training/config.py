@@ -29,8 +29,6 @@ FREE_ON_RESUME = (
     "init_from",
     "data.folder",
     "data.prefetch",
-    "model.remat",
-    "model.attention",
 )
 
 
