@@ -89,7 +89,7 @@ setup(
             "pyarrow>=18",
             *METRICS,
             *GRAMMARS,
-            # The TPU compiler, for programs compiled ahead of time; there is none for other systems.
+            # The TPU compiler, for programs compiled ahead of time; other systems have none.
             "jax[tpu]>=0.8.0; sys_platform == 'linux' and platform_machine == 'x86_64'",
             "ruff==0.17.6",
             "pyright==1.1.414",

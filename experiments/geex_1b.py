@@ -20,10 +20,10 @@ def get_config():
     config.model.preset = "geex-1.3b"
     config.model.context_length = 2048
     config.model.dtype = "bfloat16"
-    config.model.remat = "full"
+    config.model.remat = "ctx"
     config.steps = 50_000
     config.batch_size = 256
-    config.accumulate = 16
+    config.accumulate = 8
     config.optimizer.lr = 2e-4
     config.optimizer.warmup = 1000
     return config

@@ -2,7 +2,8 @@
 
 Command, on every host of the slice (see `tpu_setup/`):
   geex prepare --input SOURCES --output data --tokenizer codegeex --seq-len 2048
-  geex train --config=experiments/geex_6b.py --workdir=gs://BUCKET/6b --config.data.folder=data
+  geex train --coordinator=auto --config=experiments/geex_6b.py --workdir=SHARED/6b \
+    --config.data.folder=data
 
 Hardware: v6e-16. Plan it with
   geex plan --config experiments/geex_6b.py --slice v6e-16
@@ -20,10 +21,10 @@ def get_config():
     config.model.preset = "geex-6b"
     config.model.context_length = 2048
     config.model.dtype = "bfloat16"
-    config.model.remat = "full"
+    config.model.remat = "ctx"
     config.steps = 100_000
     config.batch_size = 1024
-    config.accumulate = 32
+    config.accumulate = 16
     config.optimizer.lr = 1.5e-4
     config.optimizer.warmup = 2000
     return config

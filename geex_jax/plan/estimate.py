@@ -122,11 +122,13 @@ def _abstract_device(topology: Topology) -> Any:
 
 
 # Arrays of the working set that exist at the same time, as multiples of one. Fitted, not derived:
-# to the 13B step compiled for v5e:16x16 (1 row a device, kernel and plain attention) and v6e:8x8
-# (4 rows in 12 parts). `geex bench plan` prints how far off they are elsewhere.
-GATHERED = 2.6  # a layer's weights: in use, being fetched; their gradients before they are cut
-WIDE = 16.5  # [tokens, d_ff] in the compute type
-NARROW = 16.0  # [tokens, d_model] in the compute type
+# to the 13B step compiled for v5e:16x16 (1 row a device, kernel and plain attention; 4 rows),
+# v6e:8x8 (4 and 8 rows), v4:4x4x4 (6) and v5p:4x4x8 (4), all of which it meets within 15 %: the
+# compiler's choices differ more between chips than this can tell. `geex bench plan` prints how
+# far off it is elsewhere.
+GATHERED = 3.4  # a layer's weights: in use, being fetched; their gradients before they are cut
+WIDE = 12.4  # [tokens, d_ff] in the compute type
+NARROW = 12.0  # [tokens, d_model] in the compute type
 SCORES = 3.85  # float32 [heads, T, T], where attention is no kernel
 LOGITS = 2.0  # float32 [rows, chunk, vocabulary]
 SETS = 3  # of gradients, where they are added up: the sum so far, a part's, the new sum
