@@ -54,7 +54,7 @@ def folders():
     yield pytest.param(nanodo, id="nanodo", marks=pytest.mark.skipif(not nanodo, reason=reason))
 
 
-@pytest.mark.parametrize("folder", folders())
+@pytest.mark.parametrize("folder", list(folders()))
 def test_both_sides_train_alike(capsys, folder):
     cores = min(os.sched_getaffinity(0))
     flags = f"--peer {folder} --only cpu {SMALL} --json --cores {cores}"

@@ -26,8 +26,8 @@ class Module:
     def init(self, rng, inputs):
         d, f, h = self.sizes["D"], self.sizes["F"], self.sizes["H"]
 
-        def box(*shape):
-            names = ("data",) + (None,) * (len(shape) - 1)
+        def box(*shape, split=0):
+            names = tuple("data" if i == split else None for i in range(len(shape)))
             return nn.Partitioned(jnp.zeros(shape), names)
 
         tree = {
@@ -37,7 +37,7 @@ class Module:
         }
         for i in range(self.sizes["N"]):
             kernels = {n: {"kernel": box(d, h, d // h)} for n in NAMES[:3]}
-            kernels["attn_out_proj"] = {"kernel": box(h, d // h, d)}
+            kernels["attn_out_proj"] = {"kernel": box(h, d // h, d, split=2)}
             tree[f"blocks_{i}"] = {
                 "LayerNorm_0": {"scale": jnp.ones(d)},
                 "LayerNorm_1": {"scale": jnp.ones(d)},
