@@ -12,7 +12,13 @@ Plan, on any machine with `pip install "geex-jax[tpu]"`, for each entry of SLICE
 What the compiler says (libtpu 0.0.42.1, 2 cores, default effort): GiB a device are arguments and
 temporaries; MFU bounds are arithmetic over the compiled program, NOT measured: if communication
 overlaps with compute perfectly, and if what is printed as synchronous does not at all.
-@TABLE@
+  v4-128       64 chips   6 rows at a time, ctx       24.5 of 31.25 GiB   0.82 / 0.76
+  v5e-256     256 chips   4 rows at a time, ctx       12.6 of 15.75 GiB   0.82 / 0.77
+  v5p-128      64 chips   4 rows at a time, minimal   42.3 of 94.75 GiB   0.99 / 0.88
+  v5p-256     128 chips   4 rows at a time, minimal   39.8 of 94.75 GiB   0.99 / 0.88
+  v6e-64       64 chips   8 rows at a time, ctx       28.3 of 31.25 GiB   0.82 / 0.71
+  v6e-256     256 chips   6 rows at a time, ctx       19.4 of 31.25 GiB   0.82 / 0.68
+  tpu7x-128    64 chips   8 rows at a time, minimal   75.4 of 94.75 GiB   0.99 / 0.99
 
 Paper: arXiv 2303.17568, 3.2: Adam with betas .9 and .95, 1e-4 to 1e-6, 3072 rows, 1,536 chips.
 
