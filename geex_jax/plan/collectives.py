@@ -291,6 +291,8 @@ def _of_mesh(axes: str, order: str, chosen: str) -> np.ndarray:
     ids = np.arange(total)
     if listed := re.search(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", order):
         ids = _iota(*(_numbers(listed[i]) for i in (1, 2, 3))).reshape(-1)
+    elif listed := re.search(r"\(\[([\d,]+)\]T\(([\d,]+)\)\)", order):
+        ids = ids.reshape(_numbers(listed[1])).transpose(_numbers(listed[2])).reshape(-1)
     elif listed := re.search(r"\(([\d,\s]+)\)", order):
         ids = np.asarray([int(d) for d in listed[1].split(",")])
     names: list[str] = []

@@ -123,6 +123,10 @@ def test_what_crosses_slices_goes_over_the_data_centre(mixed):
         ("replica_groups=mesh['a'=2,'b'=2] {'b'}", [[0, 1], [2, 3]]),
         ("replica_groups=mesh['a'=2,'b'=2] {'a'}", [[0, 2], [1, 3]]),
         ("replica_groups=mesh['a'=2,'b'=2] {'a','b'}", [[0, 1, 2, 3]]),
+        (
+            "replica_groups=mesh['a'=2,'b'=3], device_ids=([3,2]T(1,0)) {'b'}",
+            [[0, 2, 4], [1, 3, 5]],
+        ),
         ("replica_groups=mesh['a'=4] {'a':(1)2}", [[0, 2], [1, 3]]),
         ("replica_groups={}", [[0, 1, 2, 3]]),
     ],
