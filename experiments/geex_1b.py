@@ -6,6 +6,10 @@ Command:
 
 Hardware: v5e-8. Plan it with
   geex plan --config experiments/geex_1b.py --slice v5e-8
+
+What the compiler says (libtpu 0.0.42.1): 4 rows a device at a time, 8.4 of 15.75 GiB;
+MFU bounds 0.83 / 0.83 by arithmetic over the compiled program (communication hidden / what is
+printed as synchronous exposed), NOT measured.
 """
 
 from geex_jax.training.config import default_config
