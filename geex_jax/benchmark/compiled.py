@@ -10,15 +10,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-# For libtpu in a process that has no TPU; before jax is imported.
-ENV = {
-    "JAX_PLATFORMS": "cpu",
-    "TPU_SKIP_MDS_QUERY": "1",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "true",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_WORKER_ID": "0",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-1",
-}
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _WHILE = re.compile(r" while\(.*?condition=%?([\w.\-]+), body=%?([\w.\-]+)")
@@ -87,10 +78,3 @@ def figures(compiled: Any) -> dict[str, int]:
         "peak_bytes": int(getattr(memory, "peak_memory_in_bytes", 0)),
         "estimated_cycles": estimated_cycles(compiled.as_text()),
     }
-
-
-def topology_devices(name: str) -> list[Any]:
-    """The devices of an AOT topology such as "v5e:2x2"; needs libtpu and `ENV`."""
-    from jax.experimental import topologies
-
-    return list(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)

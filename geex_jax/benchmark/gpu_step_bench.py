@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib.metadata
-import importlib.util
 import json
 import pathlib
 import resource
@@ -27,7 +26,14 @@ from typing import Any
 import numpy as np
 
 from geex_jax.benchmark import turns
-from geex_jax.benchmark.train_step_bench import OURS, PYTORCH, check_losses, make_batch, parse_cores
+from geex_jax.benchmark.train_step_bench import (
+    OURS,
+    PYTORCH,
+    check,
+    check_losses,
+    make_batch,
+    parse_cores,
+)
 from geex_jax.errors import GeexError
 
 BATCHES = 2
@@ -111,13 +117,7 @@ def measure(spec: Spec, batch_size: int, seq_len: int, steps: int) -> dict[str, 
     from geex_jax.training import metrics
 
     config = spec.model_config()
-    if seq_len > config.context_length:
-        raise GeexError(
-            f"--seq-len {seq_len} is longer than the context of {spec.preset}",
-            f"give at most {config.context_length}",
-        )
-    if importlib.util.find_spec("torch") is None:
-        raise GeexError("this bench needs PyTorch", 'pip install "geex-jax[convert]"')
+    check(spec.preset, config, seq_len)
     batches = [make_batch(config.vocab_size, batch_size, seq_len, i) for i in range(BATCHES)]
     cores = parse_cores(None)
     # Ours would else take three quarters of the GPU's memory, used or not.

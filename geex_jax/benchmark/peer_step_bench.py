@@ -30,6 +30,7 @@ import numpy as np
 from geex_jax.benchmark import compiled, peer_nanodo, turns
 from geex_jax.benchmark.train_step_bench import OURS, OurStep, check_losses, make_batch, parse_cores
 from geex_jax.errors import GeexError
+from geex_jax.plan import topology as topologies
 
 PEER, BARE = "nanodo", "nanodo, no statistics"
 BATCHES = 2
@@ -227,7 +228,9 @@ def compile_both(
     for name in (OURS, PEER, BARE):
         peer = peer_nanodo.PeerSpec(folder, config, spec.optimizer_config(), name == PEER)
         with turns.closing_all() as sides:  # one after the other: a compiler takes all cores
-            sides[name] = turns.Side(f"{__name__}:Compiler", (spec, peer), cores, compiled.ENV)
+            sides[name] = turns.Side(
+                f"{__name__}:Compiler", (spec, peer), cores, topologies.ENVIRONMENT
+            )
             start = time.perf_counter()
             method = "ours" if name == OURS else "peers"
             out[name] = sides[name].call(method, topology, batch_size)
@@ -249,7 +252,7 @@ class Compiler:
         from geex_jax.parallel import batch_sharding, make_mesh, use_mesh
         from geex_jax.training import optimizer, step
 
-        devices = compiled.topology_devices(topology)
+        devices = topologies.open_devices(topologies.parse(topology))
         mesh = make_mesh({"fsdp": len(devices)}, devices)
         model = Transformer(self.spec.model_config())
         tx = optimizer.make_optimizer(self.spec.optimizer_config())
@@ -267,7 +270,7 @@ class Compiler:
 
     def peers(self, topology: str, batch_size: int) -> dict[str, int]:
         """The figures of nanodo's step, parameters and batch over its axis "data"."""
-        devices = compiled.topology_devices(topology)
+        devices = topologies.open_devices(topologies.parse(topology))
         return compiled.figures(peer_nanodo.lower(self.peer, devices, batch_size).compile())
 
 

@@ -117,6 +117,17 @@ class Spec:
         return OptimizerConfig(lr=1e-3, warmup=1, steps=self.steps)
 
 
+def check(name: str, config: Any, seq_len: int) -> None:
+    """Refuses rows that the preset `name` does not take, and a machine without PyTorch."""
+    if seq_len > config.context_length:
+        raise GeexError(
+            f"--seq-len {seq_len} is longer than the context of {name}",
+            f"give at most {config.context_length}",
+        )
+    if importlib.util.find_spec("torch") is None:
+        raise GeexError("this bench needs PyTorch", 'pip install "geex-jax[convert]"')
+
+
 def measure(
     spec: Spec, batch_size: int, seq_len: int, rounds: int, cores: list[int]
 ) -> dict[str, Any]:
@@ -132,13 +143,7 @@ def measure(
       GeexError: an unknown preset, PyTorch missing, or losses that differ.
     """
     config = spec.model_config()
-    if seq_len > config.context_length:
-        raise GeexError(
-            f"--seq-len {seq_len} is longer than the context of {spec.preset}",
-            f"give at most {config.context_length}",
-        )
-    if importlib.util.find_spec("torch") is None:
-        raise GeexError("this bench needs PyTorch", 'pip install "geex-jax[convert]"')
+    check(spec.preset, config, seq_len)
     load_before = os.getloadavg()[0]
     batches = [make_batch(config.vocab_size, batch_size, seq_len, i) for i in range(BATCHES)]
     with turns.closing_all() as sides:

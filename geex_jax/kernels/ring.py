@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from geex_jax.kernels.plain import MASKED
 from geex_jax.kernels.splash import CONTEXT
 
-MASKED = -1e30  # finite, as in the plain attention: a row that sees nothing is no NaN
 QUERY_CHUNK = 512  # queries whose scores against one block of keys exist at a time
 
 Block = tuple[jax.Array, jax.Array, jax.Array]

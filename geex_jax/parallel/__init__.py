@@ -18,7 +18,6 @@ from geex_jax.parallel.rules import (
     path_of,
     shardings,
     tree_of,
-    without,
 )
 
 __all__ = [
@@ -37,5 +36,4 @@ __all__ = [
     "slices_of",
     "tree_of",
     "use_mesh",
-    "without",
 ]

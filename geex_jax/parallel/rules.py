@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from geex_jax.errors import GeexError
 
@@ -123,13 +123,8 @@ def fitting_spec(
     return PartitionSpec(*axes)
 
 
-def without(spec: PartitionSpec, axis: str) -> PartitionSpec:
-    """The spec with one mesh axis left out: what lies there is repeated along it."""
-    return PartitionSpec(*(None if a == axis else a for a in spec))
-
-
 def shardings(
-    mesh: Mesh,
+    mesh: Mesh | AbstractMesh,
     tree: Any,
     replicated: tuple[str, ...] = (),
     uneven: bool = False,
@@ -154,7 +149,7 @@ def shardings(
             return NamedSharding(mesh, PartitionSpec())
         spec = fitting_spec(path, leaf.shape, mesh.shape, uneven)
         if whole and path.startswith(whole):
-            spec = without(spec, "fsdp")
+            spec = PartitionSpec(*(None if axis == "fsdp" else axis for axis in spec))
         return NamedSharding(mesh, spec)
 
     return jax.tree_util.tree_map_with_path(one, tree)

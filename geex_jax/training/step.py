@@ -14,15 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from geex_jax.errors import GeexError
 from geex_jax.models import Transformer
-from geex_jax.parallel import (
-    ZERO_STAGES,
-    batch_sharding,
-    fitting_spec,
-    path_of,
-    shardings,
-    use_mesh,
-    without,
-)
+from geex_jax.parallel import ZERO_STAGES, batch_sharding, shardings, use_mesh
 from geex_jax.training.loss import Batch, loss_fn
 
 
@@ -245,17 +237,11 @@ def _gradients(state: TrainState, batch: Batch) -> tuple[jax.Array, jax.Array, A
 def _placed(grads: Any, zero: int) -> Any:
     # Says where gradients lie on the mesh in use, so that their sum over it is no larger than it
     # must be; without a word the compiler may choose another place for each.
-    sizes = jax.sharding.get_abstract_mesh().shape
-    if not any(n > 1 for n in sizes.values()):
+    mesh = jax.sharding.get_abstract_mesh()
+    if not any(n > 1 for n in mesh.shape.values()):
         return grads
-
-    def one(key_path: Any, leaf: jax.Array) -> jax.Array:
-        spec = fitting_spec(path_of(key_path), leaf.shape, sizes)
-        if "gradients" not in ZERO_STAGES[zero]:
-            spec = without(spec, "fsdp")
-        return jax.lax.with_sharding_constraint(leaf, spec)
-
-    return jax.tree_util.tree_map_with_path(one, grads)
+    whole = () if "gradients" in ZERO_STAGES[zero] else ("",)
+    return jax.lax.with_sharding_constraint(grads, shardings(mesh, grads, whole=whole))
 
 
 def state_shardings(mesh: jax.sharding.Mesh, state: TrainState) -> TrainState:
