@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from geex_jax.kernels import plain
+from geex_jax.kernels import decode_pallas, plain
 from geex_jax.kernels.attention import mesh_cut, platform
 
 FEW = 512  # query rows (new tokens x query heads) up to which a TPU takes `block_diagonal`
@@ -78,8 +78,12 @@ def _fits(cut, query: jax.Array, key: jax.Array) -> bool:
 def _run(query, key, value, block, slots, far, *scales, where: str, windowed: bool) -> jax.Array:
     # One device's part.
     window = far if windowed else None
-    few = query.shape[1] * query.shape[2] <= FEW
-    run = block_diagonal if where == "tpu" and few else reference
+    run = reference
+    if where == "tpu":
+        few = query.shape[1] * query.shape[2] <= FEW
+        run = block_diagonal if few else reference
+        if decode_pallas.takes(query, key):
+            run = decode_pallas.decode_attention
     return run(query, key, value, block, slots, *scales, window=window)
 
 
