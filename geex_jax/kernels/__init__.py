@@ -1,6 +1,7 @@
 """Kernels, each beside the plain `jnp` function that it must equal."""
 
 from geex_jax.kernels.attention import attention, choose
+from geex_jax.kernels.cpu import float_dot, lookup
 from geex_jax.kernels.int8_matmul import int8_matmul
 from geex_jax.kernels.plain import attention_mask, dot_product_attention
 from geex_jax.kernels.quantized import quantized_matmul, unpack_int4
@@ -10,7 +11,9 @@ __all__ = [
     "attention_mask",
     "choose",
     "dot_product_attention",
+    "float_dot",
     "int8_matmul",
+    "lookup",
     "quantized_matmul",
     "unpack_int4",
 ]

@@ -19,6 +19,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from geex_jax.kernels import cpu_native as native
+from geex_jax.kernels.attention import platform
 from geex_jax.kernels.int8_matmul import quantize
 
 # Above these many rows of limbs, weights are widened once and multiplied as floats.
@@ -67,14 +69,36 @@ def int8_dot(rows: jax.Array, kernel: jax.Array) -> jax.Array:
 def float_dot(x: jax.Array, kernel: jax.Array, result: Any = None) -> jax.Array:
     """x [..., in] by an out-major kernel [out, in] of the same type; `result` is the sums' type.
 
-    A single row of a 16-bit type is padded to two.
+    On a CPU a single row of a 16-bit type is padded to two.
     """
-    rows = x.reshape(-1, x.shape[-1])
-    count = rows.shape[0]
-    if x.dtype.itemsize == 2:
-        rows = jnp.pad(rows, ((0, max(2 - count, 0)), (0, 0)))
-    y = jnp.einsum("mi,oi->mo", rows, kernel, preferred_element_type=result)[:count]
+    single = x.size == x.shape[-1] and x.dtype.itemsize == 2 and platform() == "cpu"
+    if not single:
+        return jnp.einsum("...i,oi->...o", x, kernel, preferred_element_type=result)
+    rows = jnp.pad(x.reshape(1, -1), ((0, 1), (0, 0)))
+    y = jnp.einsum("mi,oi->mo", rows, kernel, preferred_element_type=result)[:1]
     return y.reshape(*x.shape[:-1], -1)
+
+
+def lookup(table: jax.Array, ids: jax.Array) -> jax.Array:
+    """table[ids] for a table [V, D] and ids int32 [...]; only the rows asked for are read.
+
+    XLA:CPU widens the whole of a 16-bit table before it gathers; integers of 16 bits it does not.
+    """
+    if platform() != "cpu" or table.dtype.itemsize != 2:
+        return table[ids]
+    return _lookup(table, ids)
+
+
+@jax.custom_jvp
+def _lookup(table: jax.Array, ids: jax.Array) -> jax.Array:
+    bits = jax.lax.bitcast_convert_type(table, jnp.uint16)
+    return jax.lax.bitcast_convert_type(bits[ids], table.dtype)
+
+
+@_lookup.defjvp
+def _lookup_jvp(primals, tangents):
+    table, ids = primals
+    return _lookup(table, ids), tangents[0][ids]
 
 
 def takes(x: jax.Array, leaves: Mapping[str, Any], activations: str) -> bool:
@@ -84,8 +108,10 @@ def takes(x: jax.Array, leaves: Mapping[str, Any], activations: str) -> bool:
     """
     if leaves["kernel_scale"].ndim != 1 or not x.size:
         return False
+    if activations == "int8" or native.available():
+        return True
     rows = x.size // x.shape[-1]
-    return activations == "int8" or rows * limb_count(x.dtype) <= MOST_ROWS
+    return rows * limb_count(x.dtype) <= MOST_ROWS
 
 
 def quantized_matmul(x: jax.Array, leaves: Mapping[str, Any], activations: str) -> jax.Array:
@@ -106,12 +132,16 @@ def quantized_matmul(x: jax.Array, leaves: Mapping[str, Any], activations: str) 
 
 def _w8a8(rows: jax.Array, kernel: jax.Array, scale: jax.Array) -> jax.Array:
     ints, row_scale = quantize(rows, -1)
+    if native.available():
+        return native.int8_matmul(ints[None], kernel, scale, row_scale)
     return int8_dot(ints, kernel).astype(jnp.float32) * scale * row_scale
 
 
 @jax.custom_jvp
 def _exact(rows: jax.Array, kernel: jax.Array, scale: jax.Array) -> jax.Array:
     digits, row_scale = limbs(rows, limb_count(rows.dtype))
+    if native.available():
+        return native.int8_matmul(digits, kernel, scale, row_scale)
     count, m, _ = digits.shape
     sums = int8_dot(digits.reshape(count * m, -1), kernel).reshape(count, m, -1)
     y = sums[0].astype(jnp.float32)
