@@ -2,6 +2,7 @@
 
 from geex_jax.inference.decode import Decoding, generate_tokens
 from geex_jax.inference.generate import Completion, generate, generate_text
+from geex_jax.inference.prepare import prepare
 from geex_jax.inference.sampling import Sampling, make_sampling, process_logits, sample
 from geex_jax.inference.stops import StopScanner
 
@@ -14,6 +15,7 @@ __all__ = [
     "generate_text",
     "generate_tokens",
     "make_sampling",
+    "prepare",
     "process_logits",
     "sample",
 ]

@@ -21,6 +21,7 @@ from geex_jax.kernels import decode_pallas, plain
 from geex_jax.kernels.attention import mesh_cut, platform
 
 FEW = 512  # query rows (new tokens x query heads) up to which a TPU takes `block_diagonal`
+FEW_ON_CPU = 32  # the same for a CPU, whose price is the multiplications
 
 
 def decode_attention(
@@ -79,6 +80,8 @@ def _run(query, key, value, block, slots, far, *scales, where: str, windowed: bo
     # One device's part.
     window = far if windowed else None
     run = reference
+    if where == "cpu" and query.shape[1] * query.shape[2] <= FEW_ON_CPU:
+        run = block_diagonal  # the plain way turns the whole cache by heads
     if where == "tpu":
         few = query.shape[1] * query.shape[2] <= FEW
         run = block_diagonal if few else reference
