@@ -22,6 +22,7 @@ class Context:
       mask: bool [B, 1, T, S], True where a query sees a key; None where a kernel knows.
       early_mask: the same without the window, for layers before `window_from_layer`, if any.
       start: int32 [B], the cache slot of each row's first new token (cached passes only).
+      row: int32 [], the cache row of the first row, or None: 0.
       rotary: cosine and sine tables, rotary positions only.
       segment_ids: int32 [B, T] or None, for kernels.
       kernel: static; "xla" (plain, by the mask), or the implementation to ask `kernels` for.
@@ -30,6 +31,7 @@ class Context:
     mask: jax.Array | None
     early_mask: jax.Array | None = None
     start: jax.Array | None = None
+    row: jax.Array | None = None
     rotary: tuple[jax.Array, jax.Array] | None = None
     segment_ids: jax.Array | None = None
     kernel: str = flax.struct.field(pytree_node=False, default="xla")
@@ -80,14 +82,16 @@ class Attention(nn.Module):
             key = rotate(config, key, context.rotary)
         if cache is not None:
             flat = (*key.shape[:2], -1)
-            assert context.start is not None
+            start, row = context.start, context.row
+            assert start is not None and context.mask is not None
             cache = (
-                kv.write(cache[0], key.reshape(flat), block, context.start),
-                kv.write(cache[1], value.reshape(flat), block, context.start),
+                kv.write(cache[0], key.reshape(flat), block, start, row),
+                kv.write(cache[1], value.reshape(flat), block, start, row),
             )
+            batch, slots = key.shape[0], context.mask.shape[-1]
             key, value = (
-                jax.lax.dynamic_index_in_dim(c, block, keepdims=False)
-                .reshape(key.shape[0], -1, config.kv_heads, width)
+                kv.read(c, block, batch, slots, row)
+                .reshape(batch, slots, config.kv_heads, width)
                 .astype(query.dtype)
                 for c in cache
             )

@@ -20,12 +20,17 @@ class KVCache:
     Attributes:
       key, value: [blocks, B, slots, kv_heads * head_width] in the compute dtype. Heads and their
         width are one axis because a TPU pads a short head axis and then copies the whole cache.
-      length: int32 [B], tokens held in each row.
+      length: int32 [b], tokens held in each row that takes part.
+      row: int32 [], the first of the b rows that take part in a pass; None: all rows do.
+      window: static; a pass reads only this many slots of a row, which hold all its tokens. None:
+        all slots. Both are views: a pass over some rows and slots still writes in place.
     """
 
     key: jax.Array
     value: jax.Array
     length: jax.Array
+    row: jax.Array | None = None
+    window: int | None = flax.struct.field(pytree_node=False, default=None)
 
     @property
     def slots(self) -> int:
@@ -40,15 +45,34 @@ def init_cache(config: ModelConfig, batch_size: int, slots: int) -> KVCache:
     return KVCache(zeros, zeros, jnp.zeros((batch_size,), jnp.int32))
 
 
-def write(buffer: jax.Array, new: jax.Array, block: jax.Array | int, start: jax.Array) -> jax.Array:
-    """Writes `new` [B, T, F] at slots start[b]..start[b]+T-1 of one block of `buffer`.
+def write(
+    buffer: jax.Array,
+    new: jax.Array,
+    block: jax.Array | int,
+    start: jax.Array,
+    row: jax.Array | None = None,
+) -> jax.Array:
+    """Writes `new` [b, T, F] at slots start[b]..start[b]+T-1 of one block of `buffer`.
 
     One scatter into the whole buffer, which XLA does in place when the buffer is carried through
     a loop or donated. Slots past the end are dropped.
     """
     batch, length, _ = new.shape
-    rows = jnp.arange(batch)[:, None]
+    rows = jnp.arange(batch)[:, None] + (0 if row is None else row)
     slots = start[:, None] + jnp.arange(length)
     return buffer.at[block, rows, slots].set(
         new.astype(buffer.dtype), mode="drop", unique_indices=True, indices_are_sorted=True
     )
+
+
+def read(
+    buffer: jax.Array,
+    block: jax.Array | int,
+    batch: int,
+    window: int,
+    row: jax.Array | None = None,
+) -> jax.Array:
+    """The first `window` slots of `batch` rows, from `row` on, of one block: [batch, window, F]."""
+    start = (block, 0 if row is None else row, 0, 0)
+    size = (1, batch, window, buffer.shape[3])
+    return jax.lax.dynamic_slice(buffer, start, size)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -202,7 +203,7 @@ class Transformer(nn.Module):
         else:
             start = kv_cache.length
             slots = start[:, None] + steps
-            keys = jnp.arange(kv_cache.slots, dtype=jnp.int32)
+            keys = jnp.arange(kv_cache.window or kv_cache.slots, dtype=jnp.int32)
             buffers = (kv_cache.key, kv_cache.value)
         if positions is None:
             positions = slots if segment_ids is None else segment_positions(segment_ids)
@@ -214,6 +215,7 @@ class Transformer(nn.Module):
             mask=kernels.attention_mask(slots, keys, segment_ids, window) if plain else None,
             early_mask=kernels.attention_mask(slots, keys, segment_ids) if early else None,
             start=start,
+            row=None if kv_cache is None else kv_cache.row,
             rotary=rotary_tables(config, positions) if config.position == "rotary" else None,
             segment_ids=None if plain else segment_ids,
             kernel=kernel,
@@ -230,7 +232,8 @@ class Transformer(nn.Module):
         if kv_cache is None:
             return x
         assert buffers is not None
-        return x, KVCache(buffers[0], buffers[1], kv_cache.length + length)
+        length += kv_cache.length
+        return x, dataclasses.replace(kv_cache, key=buffers[0], value=buffers[1], length=length)
 
     def _kernel(self, shape: tuple[int, ...], cached: bool) -> str:
         # "xla" if this pass over tokens [B, T] is a plain one, else what to ask the kernels for.
