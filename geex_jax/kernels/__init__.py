@@ -3,5 +3,14 @@
 from geex_jax.kernels.attention import attention, choose
 from geex_jax.kernels.int8_matmul import int8_matmul
 from geex_jax.kernels.plain import attention_mask, dot_product_attention
+from geex_jax.kernels.quantized import quantized_matmul, unpack_int4
 
-__all__ = ["attention", "attention_mask", "choose", "dot_product_attention", "int8_matmul"]
+__all__ = [
+    "attention",
+    "attention_mask",
+    "choose",
+    "dot_product_attention",
+    "int8_matmul",
+    "quantized_matmul",
+    "unpack_int4",
+]

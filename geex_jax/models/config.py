@@ -15,6 +15,8 @@ RotaryStyle = Literal["half", "interleaved"]
 RotaryScaling = Literal["linear", "llama3", "yarn"]
 Attention = Literal["auto", "xla", "splash", "cudnn"]
 Matmul = Literal["float", "int8"]
+Activations = Literal["float", "int8"]
+Cache = Literal["model", "int8"]
 Remat = Literal["none", "full", "ctx", "qkv", "dots", "minimal", "qkv_offload", "minimal_offload"]
 DType = Literal["float32", "bfloat16", "float16"]
 OFFSETS = ("position_offset", "window_from_layer")  # integers that may be 0
@@ -72,6 +74,10 @@ class ModelConfig:
         plain; a kernel sows no "probs".
       matmul: "int8" rounds both operands of the blocks' linears in training, see
         `kernels.int8_matmul`; the stored parameters are the same.
+      activations: what quantized weights are multiplied by: "float" the activations as they are,
+        "int8" each token's rounded by its own largest magnitude (W8A8, `kernels.quantized`).
+      kv_cache: what a cache holds: "model" the compute type, "int8" integers with a scale for
+        each token and head.
 
     Raises:
       GeexError: dimensions that do not divide, an unknown part, a non-positive size.
@@ -119,6 +125,8 @@ class ModelConfig:
     remat: Remat = "none"
     attention: Attention = "auto"
     matmul: Matmul = "float"
+    activations: Activations = "float"
+    kv_cache: Cache = "model"
 
     def __post_init__(self):
         for name, kind in get_type_hints(ModelConfig).items():

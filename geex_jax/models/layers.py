@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
-from geex_jax.kernels import int8_matmul
+from geex_jax.kernels import int8_matmul, quantized_matmul
 from geex_jax.models.config import ModelConfig
 from geex_jax.models.norm import LayerNorm
 
@@ -31,14 +31,6 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
 }
-
-
-def unpack_int4(packed: jax.Array) -> jax.Array:
-    """uint8 [..., out, in/2] to int8 [..., out, in]; the even column is the high nibble."""
-    signed = packed.astype(jnp.int8)
-    high = jnp.right_shift(signed, 4)  # arithmetic: keeps the sign
-    low = jnp.right_shift(jnp.left_shift(signed, 4), 4)
-    return jnp.stack([high, low], axis=-1).reshape(*packed.shape[:-1], -1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
@@ -76,8 +68,8 @@ class Linear(nn.Module):
     """y = x W + b, with a float kernel [in, out] or a quantized one.
 
     If the parameters hold `kernel_int8` [out, in] (or `kernel_int4` [out, in/2]) and
-    `kernel_scale` [out], y = (x Q^T) * scale + b: the stored weights stay 8 (or 4) bits wide and
-    the scale is applied to the result, in float32. `axes` are the logical axes of [in, out].
+    `kernel_scale`, it is `kernels.quantized_matmul` that computes x Q^T * scale: the stored
+    weights stay 8 (or 4) bits wide. `axes` are the logical axes of [in, out].
     """
 
     features: int
@@ -113,15 +105,11 @@ class Linear(nn.Module):
         return y
 
     def _quantized(self, x: jax.Array) -> jax.Array:
-        if self.has_variable("params", "kernel_int8"):
-            kernel = self.get_variable("params", "kernel_int8")
-        else:
-            kernel = unpack_int4(self.get_variable("params", "kernel_int4"))
-        scale = self.get_variable("params", "kernel_scale").astype(jnp.float32)
-        y = jnp.einsum(
-            "...i,oi->...o", x, kernel.astype(x.dtype), preferred_element_type=jnp.float32
-        )
-        return (y * scale).astype(jnp.float32 if self.wide else x.dtype)
+        names = ("kernel_int8", "kernel_int4", "kernel_scale")
+        held = [n for n in names if self.has_variable("params", n)]
+        leaves = {n: self.get_variable("params", n) for n in held}
+        y = quantized_matmul(x, leaves, activations=self.config.activations)
+        return y.astype(jnp.float32 if self.wide else x.dtype)
 
 
 class Bias(nn.Module):

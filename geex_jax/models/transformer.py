@@ -66,7 +66,10 @@ class Block(nn.Module):
 
 
 class Embedding(nn.Module):
-    """The token table, which also makes tied logits, and the learned position table."""
+    """The token table, which also makes tied logits, and the learned position table.
+
+    A quantized token table is `tokens_int8` [V, D] and `tokens_scale` [V].
+    """
 
     config: ModelConfig
 
@@ -74,7 +77,12 @@ class Embedding(nn.Module):
         """Declares the tables."""
         config = self.config
         init, dtype = nn.initializers.normal(0.02), jnp.dtype(config.param_dtype)
-        self.tokens = self.param("tokens", init, (config.vocab_size, config.d_model), dtype)
+        self.quantized = self.has_variable("params", "tokens_int8")
+        if self.quantized:
+            self.tokens = self.get_variable("params", "tokens_int8")
+            self.scale = self.get_variable("params", "tokens_scale").astype(jnp.float32)
+        else:
+            self.tokens = self.param("tokens", init, (config.vocab_size, config.d_model), dtype)
         if config.position == "learned":
             shape = (config.context_length + config.position_offset, config.d_model)
             self.positions = self.param("positions", init, shape, dtype)
@@ -83,12 +91,24 @@ class Embedding(nn.Module):
         """Looks up tokens and positions, int32 [B, T]; returns [B, T, D] in the compute dtype."""
         config = self.config
         # Tables may be stored in 16 bits; their sum keeps what float32 holds until it is cast.
-        x = self.tokens[tokens].astype(jnp.float32) * config.embedding_scale
+        x = self.tokens[tokens].astype(jnp.float32)
+        if self.quantized:
+            x = x * self.scale[tokens][..., None]
+        x = x * config.embedding_scale
         if config.position == "learned":
             x = x + self.positions[positions + config.position_offset].astype(jnp.float32)
         elif config.position == "sinusoidal":
             x = x + sinusoid(positions + config.position_offset, config.d_model)
         return x.astype(config.dtype)
+
+    def logits(self, hidden: jax.Array) -> jax.Array:
+        """Hidden [B, T, D] times the token table, in float32: [B, T, V]."""
+        hidden = hidden.astype(self.config.dtype)
+        if self.quantized:
+            leaves = {"kernel_int8": self.tokens, "kernel_scale": self.scale}
+            return kernels.quantized_matmul(hidden, leaves, activations=self.config.activations)
+        table = self.tokens.astype(self.config.dtype)
+        return jnp.einsum("btd,vd->btv", hidden, table, preferred_element_type=jnp.float32)
 
 
 class TopQuery(nn.Module):
@@ -265,8 +285,7 @@ class Transformer(nn.Module):
         config = self.config
         if not config.tied_head:
             return self.head(hidden)
-        table = self.embedding.tokens.astype(config.dtype)
-        out = jnp.einsum("btd,vd->btv", hidden, table, preferred_element_type=jnp.float32)
+        out = self.embedding.logits(hidden)
         if config.head_bias:
             out = self.head(out)
         return nn.with_logical_constraint(out, ("batch", "length", "vocab"))

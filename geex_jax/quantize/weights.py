@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from geex_jax.errors import GeexError, did_you_mean
-from geex_jax.models.layers import unpack_int4
+from geex_jax.kernels import unpack_int4
 
 Params = dict[str, Any]
 Rounding = Literal["clean", "official"]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from geex_jax.kernels import unpack_int4
 from geex_jax.models import (
     ModelConfig,
     Transformer,
@@ -15,7 +16,7 @@ from geex_jax.models import (
     stack_layers,
     unstack_layers,
 )
-from geex_jax.models.layers import fast_gelu, rotary_tables, rotate, sinusoid, unpack_int4
+from geex_jax.models.layers import fast_gelu, rotary_tables, rotate, sinusoid
 from geex_jax.quantize.weights import quantize_params
 
 SMALL = ModelConfig(

@@ -14,8 +14,8 @@ from hypothesis.extra import numpy as hnp
 from geex_jax.checkpoints import codegeex
 from geex_jax.checkpoints.families.codegeex import FAMILY
 from geex_jax.errors import GeexError
+from geex_jax.kernels import unpack_int4
 from geex_jax.models import ModelConfig, Transformer, unstack_layers
-from geex_jax.models.layers import unpack_int4
 from geex_jax.quantize import (
     Quantization,
     dequantize_params,

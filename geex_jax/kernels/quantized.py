@@ -1,0 +1,65 @@
+"""A matmul with stored int8 or int4 weights: one function, whatever computes it.
+
+The plain way, `reference`, says what every other way must equal. Weights are out-major, as the
+official layout has them and as the int8 dots of CPUs want them:
+
+- `kernel_int8` int8 [out, in], or `kernel_int4` uint8 [out, in/2], the even column in the high
+  nibble.
+- `kernel_scale` float [out], or [out, groups] where each group of in/groups columns has its own.
+
+With float activations (weights only) y = (x Q^T) * scale in float32. With int8 activations
+("W8A8") each row of x is first rounded to int8 by its own largest magnitude, as it comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from geex_jax.kernels.int8_matmul import quantize
+
+
+def unpack_int4(packed: jax.Array) -> jax.Array:
+    """uint8 [..., out, in/2] to int8 [..., out, in]; the even column is the high nibble."""
+    signed = packed.astype(jnp.int8)
+    high = jnp.right_shift(signed, 4)  # arithmetic: keeps the sign
+    low = jnp.right_shift(jnp.left_shift(signed, 4), 4)
+    return jnp.stack([high, low], axis=-1).reshape(*packed.shape[:-1], -1)
+
+
+def quantized_matmul(
+    x: jax.Array, leaves: Mapping[str, Any], *, activations: str = "float"
+) -> jax.Array:
+    """x [..., in] times the weights that `leaves` hold, in float32: [..., out].
+
+    Args:
+      x: any float type.
+      leaves: `kernel_int8` or `kernel_int4`, and `kernel_scale` (see the module).
+      activations: "float", or "int8" for dynamic scales by row.
+    """
+    return reference(x, leaves, activations=activations)
+
+
+def reference(x: jax.Array, leaves: Mapping[str, Any], *, activations: str = "float") -> jax.Array:
+    """`quantized_matmul` in plain `jnp`."""
+    packed = leaves.get("kernel_int4")
+    kernel = leaves["kernel_int8"] if packed is None else unpack_int4(packed)
+    scale = leaves["kernel_scale"].astype(jnp.float32)
+    if activations == "int8":
+        rows, row_scale = quantize(x, -1)
+    else:
+        rows, row_scale, kernel = x, None, kernel.astype(x.dtype)
+    result = jnp.float32 if row_scale is None else jnp.int32
+    if scale.ndim == 1:
+        y = jnp.einsum("...i,oi->...o", rows, kernel, preferred_element_type=result)
+        y = y.astype(jnp.float32) * scale
+    else:
+        groups = scale.shape[-1]
+        rows = rows.reshape(*rows.shape[:-1], groups, -1)
+        kernel = kernel.reshape(kernel.shape[0], groups, -1)
+        y = jnp.einsum("...gi,ogi->...go", rows, kernel, preferred_element_type=result)
+        y = jnp.einsum("...go,og->...o", y.astype(jnp.float32), scale)
+    return y if row_scale is None else y * row_scale
