@@ -165,35 +165,26 @@ class Programs:
 
     def lower(self, key: Any, given: tuple[Any, ...]) -> Any:
         """A shape's program, lowered for arguments as given."""
-        model, drafter = self._model, self._drafter
-        donated: tuple[int, ...] = (0,)
-        if isinstance(key, steps.Chunk):
-            run: Any = functools.partial(steps.prefill_chunk, model, drafter, shape=key)
-            donated = (2,)
-        elif isinstance(key, steps.Decode):
-            limit = self._limit
-
-            def run(params, draft_params, given_state, running, count, bias):
-                return steps.decode(
-                    model, drafter, params, draft_params, given_state, running, count, bias,
-                    limit, shape=key,
-                )  # fmt: skip
-
-            donated = (2,)
-        elif key == "activate":
-            run = state.activate
-        elif key == "bias":
-            run = lambda bias, row, values: bias.at[row].set(values)  # noqa: E731
-        elif key[0] == "copy":
-            run = functools.partial(state.copy_row, window=key[1])
-        elif key[0] == "save":
-            run, donated = prefix.save, (1,)
-        else:
-            run = prefix.load
+        run, given_up = self._function(key)
         with self._context():
             out = self._out_shardings(key)
             settings = {} if out is None else {"out_shardings": out}
-            return jax.jit(run, donate_argnums=donated, **settings).lower(*given)
+            return jax.jit(run, donate_argnums=given_up, **settings).lower(*given)
+
+    def _function(self, key: Any) -> tuple[Callable[..., Any], int]:
+        """What a shape's program computes, and which argument is given up to it."""
+        model, drafter, limit = self._model, self._drafter, self._limit
+        if isinstance(key, steps.Chunk):
+            return functools.partial(steps.prefill_chunk, model, drafter, shape=key), 2
+        if isinstance(key, steps.Decode):
+            return functools.partial(steps.decode, model, drafter, limit, shape=key), 2
+        if key == "activate":
+            return state.activate, 0
+        if key == "bias":
+            return (lambda bias, row, values: bias.at[row].set(values)), 0
+        if key[0] == "copy":
+            return functools.partial(state.copy_row, window=key[1]), 0
+        return (prefix.save, 1) if key[0] == "save" else (prefix.load, 0)
 
     def _out_shardings(self, key: Any) -> Any:
         # A state's place must not change from call to call.
@@ -201,7 +192,7 @@ class Programs:
             return None
         if key == "bias":
             return NamedSharding(self._mesh, PartitionSpec())
-        if key[0] == "save" if isinstance(key, tuple) else False:
+        if isinstance(key, tuple) and key[0] == "save":
             return state.state_shardings(self.pool, self._mesh)
         place = state.state_shardings(self.state, self._mesh)
         pair = isinstance(key, steps.Chunk | steps.Decode)

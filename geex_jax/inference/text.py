@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from geex_jax.inference.stops import EndScanner, StopScanner
 from geex_jax.tokenizers import StreamDecoder, Tokenizer
@@ -21,6 +22,7 @@ class TextStream:
     Attributes:
       tokens: ids taken so far, without an end-of-text that ended the sample.
       finish: "eos" or "stop" as soon as it has ended so.
+      closed: whether no text will follow.
     """
 
     def __init__(
@@ -38,7 +40,8 @@ class TextStream:
         self._scanner = StopScanner(stops)
         self._rule = None if language is None else EndScanner(language)
         self.tokens: list[int] = []
-        self.finish: str | None = None
+        self.finish: Literal["eos", "stop"] | None = None
+        self.closed = False
 
     def push(self, new: Sequence[int]) -> str:
         """Takes ids up to an end; returns the text that became certain."""
@@ -55,6 +58,7 @@ class TextStream:
 
     def close(self) -> str:
         """Ends the text; returns what was held back (nothing after a stop)."""
+        self.closed = True
         if self.finish == "stop":
             return ""
         certain = self._scan(self._decoder.flush())
@@ -63,6 +67,8 @@ class TextStream:
         rest = self._scanner.flush()
         if self._rule is not None:
             rest = self._rule.push(rest)
+            if self._rule.stopped:
+                self.finish = "stop"
             rest += self._rule.flush()
         return certain + rest
 
