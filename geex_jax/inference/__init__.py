@@ -1,5 +1,6 @@
 """Sampling, prefill and decode: prompts to completions, with float or quantized weights."""
 
+from geex_jax.inference.beam import Beam, beam_search
 from geex_jax.inference.decode import Decoding, generate_tokens
 from geex_jax.inference.engine import Engine
 from geex_jax.inference.generate import Completion, generate, generate_text
@@ -18,6 +19,7 @@ from geex_jax.inference.settings import EngineConfig
 from geex_jax.inference.stops import StopScanner
 
 __all__ = [
+    "Beam",
     "Completion",
     "Decoding",
     "Engine",
@@ -32,6 +34,7 @@ __all__ = [
     "Stopped",
     "Ticket",
     "TokenLogprob",
+    "beam_search",
     "generate",
     "generate_text",
     "generate_tokens",
