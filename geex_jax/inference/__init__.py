@@ -1,9 +1,11 @@
 """Sampling, prefill and decode: prompts to completions, with float or quantized weights."""
 
 from geex_jax.inference.beam import Beam, beam_search
+from geex_jax.inference.complete import complete, complete_beams
 from geex_jax.inference.decode import Decoding, generate_tokens
 from geex_jax.inference.engine import Engine
 from geex_jax.inference.generate import Completion, generate, generate_text
+from geex_jax.inference.infill import Infill, infill
 from geex_jax.inference.requests import (
     Overloaded,
     Piece,
@@ -24,6 +26,7 @@ __all__ = [
     "Decoding",
     "Engine",
     "EngineConfig",
+    "Infill",
     "Overloaded",
     "Piece",
     "Request",
@@ -35,9 +38,12 @@ __all__ = [
     "Ticket",
     "TokenLogprob",
     "beam_search",
+    "complete",
+    "complete_beams",
     "generate",
     "generate_text",
     "generate_tokens",
+    "infill",
     "make_sampling",
     "process_logits",
     "sample",

@@ -16,7 +16,7 @@ from geex_jax.inference.text import TextStream
 from geex_jax.models import Transformer
 from geex_jax.tokenizers import Tokenizer
 
-Finish = Literal["eos", "stop", "length"]
+Finish = Literal["eos", "stop", "length", "deadline"]
 Stream = Callable[[int, str], None]
 CHUNK_SECONDS = 0.1  # a reader sees text this often
 LONGEST_CHUNK = 64
@@ -32,6 +32,7 @@ class Completion:
       tokens: ids drawn, without eos; with "stop" up to the id that completed the stop string.
       finish: "eos", "stop", or "length": the budget is spent or the context is full.
       prompt_tokens: ids of the prompt, tag included.
+      logprobs: of each token, where they were asked for: token, logprob, top.
     """
 
     prompt: str
@@ -39,6 +40,7 @@ class Completion:
     tokens: list[int]
     finish: Finish
     prompt_tokens: int
+    logprobs: list[dict[str, Any]] | None = None
 
     @property
     def num_tokens(self) -> int:

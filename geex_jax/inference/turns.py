@@ -277,7 +277,7 @@ class Turns:
         before = len(stream.tokens)
         text = stream.push(tokens)
         new = stream.tokens[before:]
-        used = len(new) + (stream.finish == "eos")
+        used = min(count, len(new) + (stream.finish is not None and stream.by_id))
         sequence.drawn += tokens[:used]
         found = None
         if params.logprobs is not None:

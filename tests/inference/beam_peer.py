@@ -52,10 +52,8 @@ def main():
             length_penalty=penalty, early_stopping=EARLY[early], use_cache=False,
             return_dict_in_generate=True, output_scores=True,
         )  # fmt: skip
-        rows.append([
-            [row[len(prompt):], score]
-            for row, score in zip(out.sequences.tolist(), out.sequences_scores.tolist(), strict=True)
-        ])  # fmt: skip
+        found = zip(out.sequences.tolist(), out.sequences_scores.tolist(), strict=True)
+        rows.append([[row[len(prompt) :], score] for row, score in found])
     print(json.dumps(rows))
 
 

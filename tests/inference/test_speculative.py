@@ -42,10 +42,7 @@ def draw(engine, *requests):
 def requests(**params):
     common = {"max_new_tokens": 24, "ignore_eos": True}
     prompts = (COPY, [9, 9, 9, 9], list(range(1, 50)))
-    return [
-        Request(tuple(p), SamplingParams(**common, **{k: v for k, v in params.items()}))
-        for p in prompts
-    ]
+    return [Request(tuple(p), SamplingParams(**common, **params)) for p in prompts]
 
 
 @pytest.mark.parametrize(
