@@ -27,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--top-k", type=int, default=0, metavar="K", help="0: off (default %(default)s)")
     add("--top-p", type=float, default=0.0, metavar="P", help="0: off (default %(default)s)")
     add("--min-p", type=float, default=0.0, metavar="P",
-        help="drop what is less than P times as likely as the most likely token; 0: off")  # fmt: skip
+        help="drop what is less than P times as likely as the likeliest token; 0: off",
+        )  # fmt: skip
     add("--repetition-penalty", type=float, default=1.0, metavar="R",
         help="above 1 repeats less; 1: off (default %(default)s)")  # fmt: skip
     add("--suffix", metavar="TEXT",
@@ -43,7 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--draft", metavar="DIR",
         help="with --speculate: a smaller model with the same tokenizer that guesses")  # fmt: skip
     add("--logprobs", type=int, metavar="K",
-        help="log-probabilities of the tokens and of the K most likely ones; needs --json")  # fmt: skip
+        help="log-probabilities of the tokens and of the K most likely ones; needs --json",
+        )  # fmt: skip
     add("--seed", type=int, default=0, help="same seed, same tokens (default %(default)s)")
     add("--stop", action="append", default=[], metavar="TEXT",
         help=r"ends a completion and is not shown; \n and \t are understood; repeatable",
@@ -97,8 +99,11 @@ def _check(args: argparse.Namespace) -> None:
     if args.draft and not args.speculate:
         raise GeexError("--draft without --speculate", "add --speculate 4, say")
     if args.beams:
-        for name, off in (("temperature", 0), ("top_k", 0), ("top_p", 0), ("min_p", 0),
-                          ("repetition_penalty", 1), ("speculate", 0), ("logprobs", None)):  # fmt: skip
+        drawing = {
+            "temperature": 0, "top_k": 0, "top_p": 0, "min_p": 0, "repetition_penalty": 1,
+            "speculate": 0, "logprobs": None,
+        }  # fmt: skip
+        for name, off in drawing.items():
             if getattr(args, name) != off:
                 flag = "--" + name.replace("_", "-")
                 raise GeexError(f"{flag} with --beams", "beam search draws nothing: leave it out")
@@ -108,7 +113,11 @@ def _complete(args: argparse.Namespace, loaded: Any, prompts: list[str], stream:
     """The completions, by the plain loop or, for what only that can do, by an engine."""
     from geex_jax import checkpoints
     from geex_jax.inference import (
-        EngineConfig, SamplingParams, complete, complete_beams, generate,
+        EngineConfig,
+        SamplingParams,
+        complete,
+        complete_beams,
+        generate,
     )  # fmt: skip
 
     model = (loaded.model, loaded.params, loaded.tokenizer)
