@@ -30,6 +30,7 @@ from geex_jax.errors import GeexError
 from geex_jax.inference import Engine, EngineConfig, Request, SamplingParams, Ticket
 from geex_jax.models import Transformer, preset
 from geex_jax.quantize import quantize_params
+from geex_jax.tokenizers import Tokenizer
 from geex_jax.tokenizers.base import ByteTable
 
 
@@ -91,6 +92,21 @@ class Ids(ByteTable):
         del allow_special
         return [int(word) for word in text.split()]
 
+    def encode_batch(
+        self, texts: Sequence[str], *, allow_special: bool = False, num_workers: int | None = None
+    ) -> list[list[int]]:
+        """Returns the numbers in each text."""
+        del allow_special, num_workers
+        return [self.encode(text) for text in texts]
+
+    def fingerprint(self) -> str:
+        """Returns 16 hex digits of the size."""
+        return f"{self.vocab_size:016x}"
+
+    def save(self, folder: files.Path) -> None:
+        """Raises GeexError: there is nothing to keep."""
+        raise GeexError(f"a stand-in tokenizer for {folder}", "save the model with its own")
+
 
 class Bench:
     """The model and the three measurements."""
@@ -101,6 +117,9 @@ class Bench:
             from geex_jax import checkpoints
 
             loaded = checkpoints.load_model(args.checkpoint)
+            if loaded.tokenizer is None:
+                raise GeexError(f"{args.checkpoint} has no tokenizer", "save the model with one")
+            self.tokenizer: Tokenizer
             self.model, self.params, self.tokenizer = loaded.model, loaded.params, loaded.tokenizer
         else:
             config = preset(args.preset, dtype=args.dtype, param_dtype=args.dtype)

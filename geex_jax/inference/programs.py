@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,9 @@ from geex_jax.models import Transformer
 from geex_jax.parallel import use_mesh
 
 Progress = Callable[[int, int, str], None]
+MOST_PROGRAMS = 512  # that the process keeps
+_COMPILED: OrderedDict[Any, Any] = OrderedDict()
+_LOCK = threading.Lock()
 
 
 def persist(folder: str) -> None:
@@ -52,7 +56,7 @@ class Programs:
 
     Attributes:
       state, pool: what is on the device; see `reset`.
-      compiled: how many programs have been compiled.
+      compiled: how many programs have been compiled for this engine.
     """
 
     def __init__(
@@ -68,7 +72,6 @@ class Programs:
         self._drafter, self._draft_params = drafter, draft_params
         self._limit, self._mesh = limit, mesh
         self._programs: dict[Any, Any] = {}
-        self._lock = threading.Lock()
         self._bias: jax.Array | None = None
         self.state: Any = None
         self.pool: prefix.Pool | None = None
@@ -155,12 +158,24 @@ class Programs:
         """The compiled program for a shape, compiled now if it has not been."""
         found = self._programs.get(key)
         if found is None:
-            with self._lock:
-                found = self._programs.get(key)
-                if found is None:
-                    found = self.lower(key, given).compile()
-                    self._programs[key] = found
-                    self.compiled += 1
+            with _LOCK:
+                found = self._shared(key, given)
+                self._programs[key] = found
+        return found
+
+    def _shared(self, key: Any, given: tuple[Any, ...]) -> Any:
+        # Engines of one model and of the same sizes, one after the other, compile once.
+        leaves, structure = jax.tree.flatten(given)
+        kinds = tuple((np.shape(x), x.dtype, getattr(x, "sharding", None)) for x in leaves)
+        name = (self._model, self._drafter, self._limit, self._mesh, key, structure, kinds)
+        found = _COMPILED.get(name)
+        if found is None:
+            found = self.lower(key, given).compile()
+            self.compiled += 1
+            _COMPILED[name] = found
+            while len(_COMPILED) > MOST_PROGRAMS:
+                _COMPILED.popitem(last=False)
+        _COMPILED.move_to_end(name)
         return found
 
     def lower(self, key: Any, given: tuple[Any, ...]) -> Any:
