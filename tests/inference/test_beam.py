@@ -80,7 +80,7 @@ def test_mistakes_are_named(tiny):
     for settings, message in [
         ({"beams": 0}, "beams = 0"),
         ({"beams": 2, "num_return": 3}, "num_return = 3 of 2 beams"),
-        ({"early_stopping": "maybe"}, "early_stopping = 'maybe'"),
+        ({"beams": 2, "early_stopping": "maybe"}, "early_stopping = 'maybe'"),
     ]:
         with pytest.raises(GeexError, match=message):
             beam_search(*tiny, [[1]], **settings)

@@ -20,7 +20,7 @@ def tokens(engine):
     asked = [
         Request(tuple(TEXT), SamplingParams(max_new_tokens=20, ignore_eos=True)),
         Request(tuple(TEXT[:9]), SamplingParams(max_new_tokens=8, temperature=1.0, seed=1, n=2)),
-        Request(tuple(TEXT + [1]), SamplingParams(max_new_tokens=8, logit_bias={5: 1.0})),
+        Request((*TEXT, 1), SamplingParams(max_new_tokens=8, logit_bias={5: 1.0})),
     ]
     tickets = [engine.submit(r) for r in asked]
     while engine.turn():
