@@ -6,6 +6,7 @@ from geex_jax.inference.decode import Decoding, generate_tokens
 from geex_jax.inference.engine import Engine
 from geex_jax.inference.generate import Completion, generate, generate_text
 from geex_jax.inference.infill import Infill, infill
+from geex_jax.inference.prepare import prepare
 from geex_jax.inference.requests import (
     Overloaded,
     Piece,
@@ -45,6 +46,7 @@ __all__ = [
     "generate_tokens",
     "infill",
     "make_sampling",
+    "prepare",
     "process_logits",
     "sample",
 ]

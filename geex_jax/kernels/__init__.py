@@ -1,6 +1,7 @@
 """Kernels, each beside the plain `jnp` function that it must equal."""
 
 from geex_jax.kernels.attention import attention, choose
+from geex_jax.kernels.cpu import float_dot, lookup
 from geex_jax.kernels.decode_attention import decode_attention
 from geex_jax.kernels.int8_matmul import int8_matmul, quantize
 from geex_jax.kernels.plain import attention_mask, dot_product_attention
@@ -12,7 +13,9 @@ __all__ = [
     "choose",
     "decode_attention",
     "dot_product_attention",
+    "float_dot",
     "int8_matmul",
+    "lookup",
     "quantize",
     "quantized_matmul",
     "unpack_int4",

@@ -17,10 +17,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from geex_jax.kernels import plain
+from geex_jax.kernels import decode_pallas, plain
 from geex_jax.kernels.attention import mesh_cut, platform
 
 FEW = 512  # query rows (new tokens x query heads) up to which a TPU takes `block_diagonal`
+FEW_ON_CPU = 32  # the same for a CPU, whose price is the multiplications
 
 
 def decode_attention(
@@ -86,13 +87,16 @@ def _fits(cut, query: jax.Array, key: jax.Array) -> bool:
 def _run(
     query, key, value, block, slots, far, *scales, where: str, windowed: bool, reach: int
 ) -> jax.Array:
-    # One device's part. Attention over a whole cache [1, B, reach, ...] reads what lies there.
-    caches = [_part(c, block, query.shape[0], reach) for c in (key, value, *scales)]
-    (key, value, *scales), block = caches, 0
+    # One device's part; `block` is the block and the row where what is read begins.
     window = far if windowed else None
-    few = query.shape[1] * query.shape[2] <= FEW
-    run = block_diagonal if where == "tpu" and few else reference
-    return run(query, key, value, block, slots, *scales, window=window)
+    if where == "tpu" and decode_pallas.takes(query, key, reach):
+        return decode_pallas.decode_attention(
+            query, key, value, block[0], slots, *scales, window=window, row=block[1], reach=reach
+        )
+    few = query.shape[1] * query.shape[2] <= {"tpu": FEW, "cpu": FEW_ON_CPU}.get(where, 0)
+    run = block_diagonal if few else reference  # on a CPU that turns the whole cache by heads
+    key, value, *scales = (_part(c, block, query.shape[0], reach) for c in (key, value, *scales))
+    return run(query, key, value, 0, slots, *scales, window=window)
 
 
 def _part(cache: jax.Array, start: jax.Array, batch: int, reach: int) -> jax.Array:
