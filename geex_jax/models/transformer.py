@@ -174,7 +174,7 @@ class Transformer(nn.Module):
         if alone:
             seen = steps[None]
         elif cache is not None:
-            keys = jnp.arange(cache.slots, dtype=jnp.int32)
+            keys = jnp.arange(cache.reach, dtype=jnp.int32)
         return Context(
             mask=kernels.attention_mask(seen, keys, segment_ids, window) if plain else None,
             early_mask=kernels.attention_mask(seen, keys, segment_ids) if early else None,
@@ -202,7 +202,7 @@ class Transformer(nn.Module):
         steps = jnp.arange(positions.shape[1], dtype=jnp.int32)
         keys, seen = steps, last[:, None]
         if not context.fresh:
-            keys, seen = jnp.arange(cache.slots, dtype=jnp.int32), pick(slots)
+            keys, seen = jnp.arange(cache.reach, dtype=jnp.int32), pick(slots)
         mask = kernels.attention_mask(seen, keys, window=self.config.sliding_window)
         return pick(positions), dataclasses.replace(
             context, mask=mask, early_mask=None, kernel="xla"
