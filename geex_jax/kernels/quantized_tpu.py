@@ -137,6 +137,7 @@ def _share(x, kernel, scale, cut, inner, outer) -> tuple[Any, Any, Any] | None:
 def _run(x, kernel, scale, index, *, activations: str, inner: tuple[str, ...] = ()) -> jax.Array:
     # One device's part.
     rows = x.reshape(-1, x.shape[-1])
-    y = quantized_pallas.matmul(rows, kernel, scale, index, activations=activations)
+    interpret = platform() == "cpu"
+    y = quantized_pallas.matmul(rows, kernel, scale, index, activations, interpret)
     y = y.reshape(*x.shape[:-1], -1)
     return jax.lax.psum(y, inner) if inner else y
