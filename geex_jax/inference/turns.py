@@ -204,7 +204,7 @@ class Turns:
         began = time.monotonic()
         drawn = self._programs.decode(shape, running, count)
         elapsed = time.monotonic() - began
-        made = max(1, int(drawn.count.max()) if not shape.draft else count)
+        made = max(1, int(drawn.steps))
         if known == self._programs.compiled:  # else it was compiled just now
             key = (shape.batch, shape.draft)
             old = self._seconds.get(key, elapsed / made)
