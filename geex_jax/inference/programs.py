@@ -186,11 +186,16 @@ class Programs:
 
     def lower(self, key: Any, given: tuple[Any, ...]) -> Any:
         """A shape's program, lowered for arguments as given."""
+        with self._context():
+            return self.trace(key, given).lower()
+
+    def trace(self, key: Any, given: tuple[Any, ...]) -> Any:
+        """A shape's program, traced for arguments as given: arrays, or shapes with shardings."""
         run, given_up = self._function(key)
         with self._context():
             out = self._out_shardings(key)
             settings = {} if out is None else {"out_shardings": out}
-            return jax.jit(run, donate_argnums=given_up, **settings).lower(*given)
+            return jax.jit(run, donate_argnums=given_up, **settings).trace(*given)
 
     def _function(self, key: Any) -> tuple[Callable[..., Any], int]:
         """What a shape's program computes, and which argument is given up to it."""
