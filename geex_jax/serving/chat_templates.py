@@ -90,7 +90,7 @@ class ChatTemplate:
                 messages=safe, add_generation_prompt=True, tools=None, documents=None,
                 **self._tokens,
             )  # fmt: skip
-        except (jinja2.TemplateError, TypeError, ValueError, OverflowError) as error:
+        except Exception as error:  # whatever a template does wrong
             raise GeexError(
                 f"the model's chat template refuses these messages ({error})",
                 "see the model's card for the roles it knows",

@@ -43,7 +43,7 @@ class CommentLines:
         found = self._held.find(self._close)
         if found >= 0:
             self.stopped = True
-            text, self._held = self._held[:found].rstrip(), ""
+            text, self._held = self._held[:found], ""
             return text
         keep = len(self._close) - 1
         cut = max(len(self._held) - keep, 0)

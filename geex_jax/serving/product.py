@@ -43,11 +43,10 @@ def translation_prompt(
 
 def explanation_prompt(source: str, language: languages.Language) -> str:
     """The code, then a comment that announces what it does."""
-    head = (
-        f"{language.tag}\n{source.rstrip()}\n\n{language.comment[0]} Explanation of the code above:"
-    )
+    sign, *closing = language.comment
+    head = f"{language.tag}\n{source.rstrip()}\n\n{sign} Explanation of the code above:"
     # A block goes on behind its sign; a comment line is followed by another one.
-    return head if len(language.comment) > 1 else f"{head}\n{language.comment[0]}"
+    return head if closing else f"{head}\n{sign}"
 
 
 async def translate(http: HttpRequest) -> Response:
