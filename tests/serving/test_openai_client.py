@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-openai = pytest.importorskip("openai")
-
 from geex_jax.serving import Settings
 from tests.serving.fakes import served
 from tests.serving.servers import running
+
+openai = pytest.importorskip("openai")
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +68,9 @@ def test_errors_become_the_packages_own(client, url):
     with pytest.raises(openai.BadRequestError) as error:
         client.completions.create(model="geex", prompt="a", max_tokens=9999)
     assert error.value.code == "context_length_exceeded"
-    with openai.OpenAI(base_url=url, api_key="wrong", max_retries=0) as stranger:
-        with pytest.raises(openai.AuthenticationError):
-            stranger.models.list()
+    stranger = openai.OpenAI(base_url=url, api_key="wrong", max_retries=0)
+    with stranger, pytest.raises(openai.AuthenticationError):
+        stranger.models.list()
 
 
 def test_asynchronously_and_with_streams_left_early(url):

@@ -1,5 +1,6 @@
 """Chats as prompts, infill formats, comment lines: text in, ids or text out."""
 
+import itertools
 import json
 
 import pytest
@@ -135,6 +136,6 @@ def test_tokens_as_openai_writes_them(tokenizer):
 def test_comment_lines_in_any_pieces(language, text, expected, stopped, cuts):
     places = [0, *sorted(min(c, len(text)) for c in cuts), len(text)]
     lines = CommentLines(languages.get(language).comment)
-    found = "".join(lines.push(text[a:b]) for a, b in zip(places, places[1:], strict=False))
+    found = "".join(lines.push(text[a:b]) for a, b in itertools.pairwise(places))
     assert found + lines.flush() == expected
     assert lines.stopped == stopped
