@@ -21,6 +21,22 @@ function say(text) {
   $("message").textContent = text;
 }
 
+function clear() {
+  $("outputs").replaceChildren();
+  $("same").textContent = "";
+  say("");
+}
+
+// Two models side by side: where the second one first wrote something else.
+function compare() {
+  const [first, second] = [...document.querySelectorAll(".new")].map((x) => x.textContent);
+  if (second === undefined) return;
+  let at = 0;
+  while (at < first.length && first[at] === second[at]) at += 1;
+  $("same").textContent = first === second ? "Both wrote the same."
+    : `They wrote the same ${at} characters, then each its own.`;
+}
+
 async function failure(response) {
   try {
     const about = await response.json();
@@ -77,8 +93,7 @@ function choose(next) {
   $("from-label").textContent = mode === "translate" ? "From" : "Language";
   $("go").textContent = VERBS[mode];
   $("prompt").value = texts[mode];
-  $("outputs").replaceChildren();
-  say("");
+  clear();
 }
 
 function unescaped(text) {
@@ -177,12 +192,12 @@ async function write(model, signal) {
 async function ask() {
   if (controller || !$("model").value) return;
   controller = new AbortController();
-  $("outputs").replaceChildren();
+  clear();
   $("go").disabled = true;
   $("halt").disabled = false;
-  say("");
   const names = [$("model").value, $("second").value].filter((name) => name);
   await Promise.all([...new Set(names)].map((name) => write(name, controller.signal)));
+  if (!controller.signal.aborted && !$("message").textContent) compare();
   controller = null;
   $("go").disabled = false;
   $("halt").disabled = true;
