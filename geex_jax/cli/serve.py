@@ -59,6 +59,9 @@ def _engine_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="tokens of a prompt read between two decode steps (default 256)",
     )
+    add("--compile-cache", metavar="DIR",
+        help="where compiled programs are kept for the next start; - for nowhere "
+        "(default: ~/.cache/geex/programs)")  # fmt: skip
     add("--prefix-cache-mb", type=int, metavar="MB", help="memory for prompts' beginnings")
 
 
@@ -155,7 +158,7 @@ def _settings(args: argparse.Namespace) -> dict:
 
 def _wanted(args: argparse.Namespace):
     """What `serving.load` is told."""
-    from geex_jax import serving
+    from geex_jax import files, serving
     from geex_jax.errors import GeexError
     from geex_jax.parallel import parse_mesh
 
@@ -166,6 +169,8 @@ def _wanted(args: argparse.Namespace):
         for name in ("slots", "context", "max_waiting", "speculate", "prefill_chunk")
         if (value := getattr(args, name)) is not None
     }
+    kept = args.compile_cache or str(files.cache_folder() / "programs")
+    engine["compile_cache"] = None if kept == "-" else kept
     if args.prefix_cache_mb is not None:
         engine["prefix_cache_bytes"] = args.prefix_cache_mb << 20
     changes = {

@@ -101,10 +101,13 @@ async def languages_list(http: HttpRequest) -> Response:
 
 
 async def health(http: HttpRequest) -> Response:
-    """`GET /health`: 200, or 503 once the server is going down."""
+    """`GET /health`: 200, or 503 once the server is going down or an engine has given up."""
     state = state_of(http)
-    about = {"status": "draining" if state.draining else "ok", "models": [*state.catalogue.models]}
-    return answers.answer(about, 503 if state.draining else 200)
+    models = state.catalogue.models
+    trouble = [f"{name}: {m.trouble[0]}" for name, m in models.items() if m.trouble]
+    status = "draining" if state.draining else "failed" if trouble else "ok"
+    about = {"status": status, "models": [*models]} | ({"trouble": trouble} if trouble else {})
+    return answers.answer(about, 200 if status == "ok" else 503)
 
 
 async def metrics(http: HttpRequest) -> Response:

@@ -84,19 +84,19 @@ class _Choice:
         self._legacy = None if body.logprobs is None else Legacy(served, body.logprobs)
 
     def object(self, piece: Piece) -> dict[str, Any]:
-        tokens, found, text = piece.tokens, list(piece.logprobs or []), piece.text
+        prompt, found, text = (), list(piece.logprobs or []), piece.text
         if self.fresh:
             self.fresh = False
             text = self.echo + text
             if self._legacy is not None:
                 before = self.ticket.prompt_logprobs or []
-                tokens = [*self.ticket.request.prompt[: len(before)], *tokens]
+                prompt = self.ticket.request.prompt[: len(before)]
                 found = [*before, *found]
         finish = piece.finish and answers.FINISH[piece.finish]
         return {
             "index": self.index,
             "text": text,
-            "logprobs": None if self._legacy is None else self._legacy.lists(tokens, found),
+            "logprobs": None if self._legacy is None else self._legacy.lists(prompt, found),
             "finish_reason": finish,
             "finish_detail": piece.finish,
         }

@@ -65,10 +65,10 @@ def overloaded(message: str, seconds: int = 1) -> ApiError:
 
 
 def stopping() -> ApiError:
-    """The server is on its way down."""
+    """The server is on its way down, or its engine has stopped."""
     return ApiError(
         503,
-        "the server is shutting down and takes no more requests",
+        "the server takes no more requests: it is shutting down, or its engine has failed",
         code="draining",
         headers={"Retry-After": "30", "Connection": "close"},
     )

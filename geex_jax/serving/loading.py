@@ -12,6 +12,7 @@ from typing import Any
 from geex_jax import checkpoints, files
 from geex_jax.checkpoints.store import locate
 from geex_jax.errors import GeexError
+from geex_jax.inference import Engine, EngineConfig
 from geex_jax.serving.chat_templates import ChatTemplate, find_template
 from geex_jax.serving.served import Served
 
@@ -108,8 +109,6 @@ def _quantized(params: Any, bits: int) -> Any:
 def _start(
     name: str, folder: str, loaded: checkpoints.Loaded, params: Any, wanted: Wanted, mesh: Any
 ) -> Served:
-    from geex_jax.inference import Engine, EngineConfig
-
     assert loaded.tokenizer is not None
     engine = Engine(
         loaded.model, params, loaded.tokenizer, EngineConfig(**wanted.engine), mesh=mesh
@@ -121,7 +120,7 @@ def _start(
         name=name,
         engine=engine,
         tokenizer=loaded.tokenizer,
-        context=engine.context,
+        context=engine.sizes.context,
         vocab_size=loaded.tokenizer.vocab_size,
         chat=ChatTemplate(loaded.tokenizer, source, tokens),
         form=describe(params, loaded.config),
@@ -129,14 +128,14 @@ def _start(
     )
 
 
-def warm(name: str, engine: Any) -> None:
+def warm(name: str, engine: Engine) -> None:
     """Compiles the engine's programs, with a progress line."""
     bar: files.Progress | None = None
 
-    def step(done: int, total: int) -> None:
+    def step(done: int, total: int, label: str) -> None:
         nonlocal bar
         bar = bar or files.Progress(f"compiling {name}", total, "programs", every=5.0)
-        bar.update(done - bar.done)
+        bar.update(done - bar.done, label)
 
     engine.warm(step)
     if bar is not None:

@@ -24,8 +24,12 @@ class Legacy:
     def __init__(self, served: Served, top: int):
         self._served, self._top, self._offset = served, top, 0
 
-    def lists(self, tokens: Sequence[int], found: Logprobs) -> dict[str, list[Any]]:
-        """The next tokens; None in `found` where nothing predicts the token."""
+    def lists(self, prompt: Sequence[int], found: Logprobs) -> dict[str, list[Any]]:
+        """The next tokens: those of `prompt` (None in `found` where nothing predicts one), then
+        those that were drawn, an end-of-text included, as OpenAI counts it.
+        """
+        drawn = [one.token for one in found[len(prompt) :] if one is not None]
+        tokens = [*prompt, *drawn]
         text_of = self._served.text_of
         result: dict[str, list[Any]] = {
             "tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": [],

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import prometheus_client as prometheus
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
@@ -67,21 +67,33 @@ class _Engines(Collector):
     def __init__(self, catalogue: Catalogue):
         self._catalogue = catalogue
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        families: dict[str, GaugeMetricFamily] = {}
+    def collect(self) -> Iterator[GaugeMetricFamily | HistogramMetricFamily]:
+        families: dict[str, Any] = {}
         for name, served in self._catalogue.models.items():
             for key, value in _numbers(served.engine.stats()):
+                kind = HistogramMetricFamily if isinstance(value, Mapping) else GaugeMetricFamily
                 if key not in families:
                     about = f"{key} of the engine."
-                    families[key] = GaugeMetricFamily(f"geex_engine_{key}", about, labels=["model"])
-                families[key].add_metric([name], value)
+                    families[key] = kind(f"geex_engine_{key}", about, labels=["model"])
+                if isinstance(value, Mapping):
+                    bounds = [
+                        ("+Inf" if bound == float("inf") else str(bound), count)
+                        for bound, count in value["buckets"].items()
+                    ]
+                    families[key].add_metric([name], bounds, value["sum"])
+                else:
+                    families[key].add_metric([name], value)
         yield from families.values()
 
 
-def _numbers(stats: Mapping[str, Any], head: str = "") -> Iterator[tuple[str, float]]:
+def _numbers(
+    stats: Mapping[str, Any], head: str = ""
+) -> Iterator[tuple[str, float | Mapping[str, Any]]]:
     for key, value in stats.items():
         key = "".join(c if c.isalnum() else "_" for c in f"{head}{key}")
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and "buckets" in value:
+            yield key, value
+        elif isinstance(value, Mapping):
             yield from _numbers(value, f"{key}_")
         elif isinstance(value, int | float):
             yield key, float(value)

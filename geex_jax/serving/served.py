@@ -46,6 +46,7 @@ class Served:
       form: what is served, for people: "int8 weights, 13.0B parameters".
       queue: requests that its engine can hold, running and waiting.
       created: seconds since 1970.
+      trouble: why its engine takes nothing any more; empty while it does.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Served:
     form: str = ""
     queue: int = 264
     created: int = dataclasses.field(default_factory=lambda: int(time.time()))
+    trouble: list[str] = dataclasses.field(default_factory=list)
     _texts: dict[int, str] = dataclasses.field(default_factory=dict, repr=False)
 
     @functools.cached_property

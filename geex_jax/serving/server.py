@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -29,12 +30,14 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
       GeexError: no such host, or the address is taken.
     """
+    if not 0 <= port < 1 << 16:
+        raise GeexError(f"port {port}", "give 1 to 65535, or 0 for a free one")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         found = socket.socket(family, kind, protocol)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise GeexError(f"no address {host}:{port} ({error})", "give --host and --port") from None
     try:
         if os.name == "posix":
@@ -114,9 +117,13 @@ class _Server(uvicorn.Server):
         if counter % 10 == 0:
             self._cut_off()
         if self._state.draining:
-            now = time.monotonic()
-            self._stopped_at = now if self._stopped_at is None else self._stopped_at
-            over = now - self._stopped_at > self._state.settings.drain_seconds
+            now, limit = time.monotonic(), self._state.settings.drain_seconds
+            if self._stopped_at is None:
+                self._stopped_at = now
+                if self._state.running:
+                    about = f"{self._state.running} requests have {limit:.0f} s to finish"
+                    print(f"geex serve: {about}", file=sys.stderr, flush=True)
+            over = now - self._stopped_at > limit
             if over or self._state.running == 0:
                 self.should_exit = True
         return await super().on_tick(counter)

@@ -219,6 +219,11 @@ def test_an_engine_that_fails():
             events = "".join(answer.iter_text()).split("\n\n")
         assert "caught fire" in json.loads(events[-2].removeprefix("data: "))["error"]["message"]
         assert client.get("/health").status_code == 200
+        # It gives up in the end, as the real one does after some failures in a row.
+        client.app.state.serving.catalogue.get(None).engine.stop()
+        assert client.post(COMPLETIONS, json={"prompt": "a"}).status_code == 503
+        answer = client.get("/health")
+        assert answer.status_code == 503 and answer.json()["status"] == "failed"
 
 
 def test_keys_hosts_and_origins():
