@@ -82,12 +82,12 @@ def load(wanted: Wanted) -> list[Served]:
         if loaded.tokenizer is None:
             raise GeexError(f"{folder} has no tokenizer", "save the model with one")
         _say(f"loaded {name} in {files.seconds(time.monotonic() - began)}")
-        for label, params in _forms(name, loaded.params, wanted):
+        for label, params in forms(name, loaded.params, wanted):
             found.append(_start(label, folder, loaded, params, wanted, mesh))
     return found
 
 
-def _forms(name: str, params: Any, wanted: Wanted) -> list[tuple[str, Any]]:
+def forms(name: str, params: Any, wanted: Wanted) -> list[tuple[str, Any]]:
     """(name, parameters): as they are or quantized, or both side by side."""
     if wanted.bits is not None:
         return [(name, _quantized(params, wanted.bits))]

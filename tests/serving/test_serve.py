@@ -11,12 +11,16 @@ import sys
 import threading
 
 import httpx
+import jax
 import pytest
 
 from geex_jax import checkpoints
 from geex_jax.cli import main
+from geex_jax.errors import GeexError
 from geex_jax.inference import generate
-from tests.serving.tiny import write_model
+from geex_jax.quantize import quantization_of
+from geex_jax.serving.loading import Wanted, describe, forms
+from tests.serving.tiny import CONFIG, write_model
 
 REPO = pathlib.Path(__file__).parents[2]
 
@@ -28,11 +32,11 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(folder, tmp_path_factory):
-    """(process, client): float and int8 forms of one model."""
+    """(process, client)."""
     quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     cache = {"GEEX_CACHE": str(tmp_path_factory.mktemp("cache"))}
     command = [sys.executable, "-m", "geex_jax", "serve", "--checkpoint", f"small={folder}",
-               "--compare-bits", "8", "--port", "0", "--slots", "4", "--max-waiting", "200",
+               "--port", "0", "--slots", "4", "--max-waiting", "200",
                "--prefix-cache-mb", "1"]  # fmt: skip
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPO,
@@ -42,7 +46,7 @@ def server(folder, tmp_path_factory):
     reader = threading.Thread(target=lambda: errors.extend(process.stderr), daemon=True)
     reader.start()
     line = process.stdout.readline()
-    found = re.match(r"ready: (http://127\.0\.0\.1:\d+) serves small .*, small-int8 ", line)
+    found = re.match(r"ready: (http://127\.0\.0\.1:\d+) serves small .custom: float32 weights", line)
     assert found, "".join(errors)
     with httpx.Client(base_url=found[1], timeout=120) as client:
         client.errors = errors
@@ -56,15 +60,19 @@ def server(folder, tmp_path_factory):
 
 def test_the_start_tells_how_far_it_is(server):
     said = "".join(server[1].errors)
-    assert "loading small from" in said and "quantizing to int8" in said
-    assert re.search(r"compiling small-int8: \d+/\d+ programs \([\d.]+/s", said)
+    assert "loading small from" in said
+    assert re.search(r"compiling small: \d+/\d+ programs \([\d.]+/s", said)
 
 
 def test_answers_are_what_generate_writes(server, folder):
     _, client = server
     loaded = checkpoints.load_model(folder)
-    body = {"prompt": "def item_7(a", "max_tokens": 24, "temperature": 0, "model": "small"}
-    [expected] = generate(*loaded, body["prompt"], max_new_tokens=24)
+    jax.config.update("jax_disable_most_optimizations", True)  # as in the server
+    try:
+        [expected] = generate(*loaded, "def item_7(a", max_new_tokens=24)
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
+    body = {"prompt": expected.prompt, "max_tokens": 24, "temperature": 0, "model": "small"}
     answer = client.post("/v1/completions", json=body).json()
     assert answer["choices"][0]["text"] == expected.text
     assert answer["usage"]["prompt_tokens"] == expected.prompt_tokens
@@ -73,8 +81,6 @@ def test_answers_are_what_generate_writes(server, folder):
     chunks = [json.loads(x.removeprefix("data: ")) for x in lines[:-1]]
     assert lines[-1] == "data: [DONE]"
     assert "".join(c["choices"][0]["text"] for c in chunks) == expected.text
-    models = [m["geex"]["form"] for m in client.get("/v1/models").json()["data"]]
-    assert "float32 weights" in models[0] and "int8 weights" in models[1]
 
 
 def test_a_drawn_end_of_text_has_its_log_probability(server, folder):
@@ -112,6 +118,17 @@ def test_sigterm_finishes_what_runs_and_takes_nothing_new(server):
     assert text.count('"finish_reason":"length"') == 100
     assert process.wait(60) == 0
     assert "1 requests have 60 s to finish" in "".join(client.errors)
+
+
+def test_float_and_quantized_side_by_side(folder):
+    params = checkpoints.load_model(folder).params
+    [(name, alone)] = forms("m", params, Wanted([], bits=8))
+    assert name == "m" and quantization_of(alone).bits == 8
+    [(first, same), (second, small)] = forms("m", params, Wanted([], compare_bits=4))
+    assert (first, second) == ("m", "m-int4") and same is params
+    assert describe(small, CONFIG) == "custom: int4 weights, computed in float32"
+    with pytest.raises(GeexError, match="quantized already"):
+        forms("m", small, Wanted([], bits=8))
 
 
 @pytest.mark.parametrize(
