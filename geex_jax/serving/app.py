@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from geex_jax import languages
 from geex_jax.errors import GeexError
-from geex_jax.serving import answers, product
+from geex_jax.serving import answers, product, tokens
 from geex_jax.serving.chat import chat
 from geex_jax.serving.completions import completions
 from geex_jax.serving.errors import ApiError, refused
@@ -51,6 +51,9 @@ def make_app(models: Sequence[Served], settings: Settings | None = None) -> Star
         Route("/v1/chat/completions", chat, methods=["POST"]),
         Route("/v1/translate", product.translate, methods=["POST"]),
         Route("/v1/explain", product.explain, methods=["POST"]),
+        Route("/tokenize", tokens.tokenize, methods=["POST"]),
+        Route("/detokenize", tokens.detokenize, methods=["POST"]),
+        Route("/tokenizer_info", tokens.tokenizer_info),
         Route("/v1/models", models_list),
         Route("/v1/models/{name:path}", one_model),
         Route("/v1/languages", languages_list),

@@ -161,6 +161,22 @@ class ChatBody(Sampled):
         return self
 
 
+class TokenizeBody(Body):
+    """`POST /tokenize`."""
+
+    model: str | None = None
+    prompt: str
+    add_special_tokens: bool | None = None
+    return_token_strs: bool | None = None
+
+
+class DetokenizeBody(Body):
+    """`POST /detokenize`."""
+
+    model: str | None = None
+    tokens: list[int]
+
+
 class Product(Body):
     """What the routes of the paper's product have in common."""
 

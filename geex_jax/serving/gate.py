@@ -12,6 +12,7 @@ from geex_jax.serving.errors import ApiError, overloaded, stopping
 from geex_jax.serving.state import State
 
 OPEN = ("/v1/health",)  # below /v1/, and without a key
+GUARDED = ("/tokenize", "/detokenize", "/tokenizer_info")  # elsewhere, and with one
 
 
 class Gate:
@@ -62,7 +63,7 @@ class Gate:
                 403, f"Host {host[:100]!r} is not one of this server's names; "
                 "start it with --allow-host NAME to answer to it", code="wrong_host",
             )  # fmt: skip
-        guarded = path.startswith("/v1/") and path not in OPEN
+        guarded = (path.startswith("/v1/") and path not in OPEN) or path in GUARDED
         if not guarded:
             return None
         if settings.api_keys and not self._known(headers.get(b"authorization", b"")):

@@ -231,7 +231,11 @@ def test_keys_hosts_and_origins():
     with running([served()], doors) as client:
         for word in (None, "Bearer on", "one", "Basic one", "Bearer \xff"):
             raw = {} if word is None else {"Authorization": word.encode("latin-1")}
-            for method, path in (("POST", COMPLETIONS), ("GET", "/v1/models"), ("GET", "/v1/x")):
+            for method, path in (
+                ("POST", COMPLETIONS),
+                ("GET", "/v1/x"),
+                ("GET", "/tokenizer_info"),
+            ):
                 answer = client.request(method, path, headers=raw)
                 assert answer.status_code == 401
                 assert error_of(answer)["code"] == "invalid_api_key"

@@ -174,6 +174,21 @@ def test_models_languages_health_and_figures(client):
     assert "geex_clients_gone_total 0.0" in text and "geex_requests_running 1.0" in text
 
 
+def test_tokens_for_clients_that_count_them(client):
+    answer = client.post("/tokenize", json={"prompt": "hé", "return_token_strs": True}).json()
+    assert answer["tokens"] == list("hé".encode()) and answer["count"] == 3
+    assert answer["max_model_len"] == 4096 and answer["token_strs"][0] == "h"
+    info = client.get("/tokenizer_info", params={"model": "other"}).json()
+    assert info["vocab_size"] == 257 and info["eos_token_id"] == 256
+    ended = client.post("/tokenize", json={"prompt": info["eos_token"]}).json()
+    assert ended["tokens"] == [256]
+    assert client.post("/detokenize", json={"tokens": [104, 256, 105]}).json() == {"prompt": "hi"}
+    for path, body in [("/tokenize", {}), ("/tokenize", {"prompt": 5}),
+                       ("/detokenize", {"tokens": [-1]}), ("/detokenize", {"tokens": [999]}),
+                       ("/detokenize", {"tokens": ["a"]})]:  # fmt: skip
+        assert client.post(path, json=body).status_code == 400
+
+
 def test_translation_asks_as_the_paper_does(client, engine):
     source = "def add(a, b):\n    return a + b\n"
     answer, [request] = asked(

@@ -46,7 +46,9 @@ def server(folder, tmp_path_factory):
     reader = threading.Thread(target=lambda: errors.extend(process.stderr), daemon=True)
     reader.start()
     line = process.stdout.readline()
-    found = re.match(r"ready: (http://127\.0\.0\.1:\d+) serves small .custom: float32 weights", line)
+    found = re.match(
+        r"ready: (http://127\.0\.0\.1:\d+) serves small .custom: float32 weights", line
+    )
     assert found, "".join(errors)
     with httpx.Client(base_url=found[1], timeout=120) as client:
         client.errors = errors
