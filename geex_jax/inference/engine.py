@@ -101,7 +101,10 @@ class Engine:
         sequences = [
             Sequence(
                 ticket, i, seed,
-                TextStream(self.tokenizer, request.prompt, params.stop, params.end_rule, eos),
+                TextStream(
+                    self.tokenizer, request.prompt, params.stop, params.end_rule, eos,
+                    params.stop_ids,
+                ),
                 budget,
             )
             for i in range(params.n)

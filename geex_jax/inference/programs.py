@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,9 @@ from geex_jax.models import Transformer
 from geex_jax.parallel import use_mesh
 
 Progress = Callable[[int, int, str], None]
+MOST_PROGRAMS = 512  # that the process keeps
+_COMPILED: OrderedDict[Any, Any] = OrderedDict()
+_LOCK = threading.Lock()
 
 
 def persist(folder: str) -> None:
@@ -52,7 +56,7 @@ class Programs:
 
     Attributes:
       state, pool: what is on the device; see `reset`.
-      compiled: how many programs have been compiled.
+      compiled: how many programs have been compiled for this engine.
     """
 
     def __init__(
@@ -68,7 +72,6 @@ class Programs:
         self._drafter, self._draft_params = drafter, draft_params
         self._limit, self._mesh = limit, mesh
         self._programs: dict[Any, Any] = {}
-        self._lock = threading.Lock()
         self._bias: jax.Array | None = None
         self.state: Any = None
         self.pool: prefix.Pool | None = None
@@ -155,45 +158,48 @@ class Programs:
         """The compiled program for a shape, compiled now if it has not been."""
         found = self._programs.get(key)
         if found is None:
-            with self._lock:
-                found = self._programs.get(key)
-                if found is None:
-                    found = self.lower(key, given).compile()
-                    self._programs[key] = found
-                    self.compiled += 1
+            with _LOCK:
+                found = self._shared(key, given)
+                self._programs[key] = found
+        return found
+
+    def _shared(self, key: Any, given: tuple[Any, ...]) -> Any:
+        # Engines of one model and of the same sizes, one after the other, compile once.
+        leaves, structure = jax.tree.flatten(given)
+        kinds = tuple((np.shape(x), x.dtype, getattr(x, "sharding", None)) for x in leaves)
+        name = (self._model, self._drafter, self._limit, self._mesh, key, structure, kinds)
+        found = _COMPILED.get(name)
+        if found is None:
+            found = self.lower(key, given).compile()
+            self.compiled += 1
+            _COMPILED[name] = found
+            while len(_COMPILED) > MOST_PROGRAMS:
+                _COMPILED.popitem(last=False)
+        _COMPILED.move_to_end(name)
         return found
 
     def lower(self, key: Any, given: tuple[Any, ...]) -> Any:
         """A shape's program, lowered for arguments as given."""
-        model, drafter = self._model, self._drafter
-        donated: tuple[int, ...] = (0,)
-        if isinstance(key, steps.Chunk):
-            run: Any = functools.partial(steps.prefill_chunk, model, drafter, shape=key)
-            donated = (2,)
-        elif isinstance(key, steps.Decode):
-            limit = self._limit
-
-            def run(params, draft_params, given_state, running, count, bias):
-                return steps.decode(
-                    model, drafter, params, draft_params, given_state, running, count, bias,
-                    limit, shape=key,
-                )  # fmt: skip
-
-            donated = (2,)
-        elif key == "activate":
-            run = state.activate
-        elif key == "bias":
-            run = lambda bias, row, values: bias.at[row].set(values)  # noqa: E731
-        elif key[0] == "copy":
-            run = functools.partial(state.copy_row, window=key[1])
-        elif key[0] == "save":
-            run, donated = prefix.save, (1,)
-        else:
-            run = prefix.load
+        run, given_up = self._function(key)
         with self._context():
             out = self._out_shardings(key)
             settings = {} if out is None else {"out_shardings": out}
-            return jax.jit(run, donate_argnums=donated, **settings).lower(*given)
+            return jax.jit(run, donate_argnums=given_up, **settings).lower(*given)
+
+    def _function(self, key: Any) -> tuple[Callable[..., Any], int]:
+        """What a shape's program computes, and which argument is given up to it."""
+        model, drafter, limit = self._model, self._drafter, self._limit
+        if isinstance(key, steps.Chunk):
+            return functools.partial(steps.prefill_chunk, model, drafter, shape=key), 2
+        if isinstance(key, steps.Decode):
+            return functools.partial(steps.decode, model, drafter, limit, shape=key), 2
+        if key == "activate":
+            return state.activate, 0
+        if key == "bias":
+            return (lambda bias, row, values: bias.at[row].set(values)), 0
+        if key[0] == "copy":
+            return functools.partial(state.copy_row, window=key[1]), 0
+        return (prefix.save, 1) if key[0] == "save" else (prefix.load, 0)
 
     def _out_shardings(self, key: Any) -> Any:
         # A state's place must not change from call to call.
@@ -201,7 +207,7 @@ class Programs:
             return None
         if key == "bias":
             return NamedSharding(self._mesh, PartitionSpec())
-        if key[0] == "save" if isinstance(key, tuple) else False:
+        if isinstance(key, tuple) and key[0] == "save":
             return state.state_shardings(self.pool, self._mesh)
         place = state.state_shardings(self.state, self._mesh)
         pair = isinstance(key, steps.Chunk | steps.Decode)

@@ -43,6 +43,7 @@ class SamplingParams:
       logit_bias: id -> what is added to its logit.
       banned: ids that are never drawn.
       stop: strings that end a sample and are not part of it.
+      stop_ids: ids that end a sample and are not part of it, such as those of `infill`.
       end_rule: name of a language, whose rule of the paper ends a sample (see `languages`).
       seed: same seed, same tokens, whatever else runs; None draws one.
       n: samples of one prompt; sample i draws like row i of `generate`.
@@ -64,6 +65,7 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = dataclasses.field(default_factory=dict)
     banned: tuple[int, ...] = ()
     stop: tuple[str, ...] = ()
+    stop_ids: tuple[int, ...] = ()
     end_rule: str | None = None
     seed: int | None = None
     n: int = 1
@@ -101,9 +103,11 @@ class SamplingParams:
                     f"logit_bias of {bias} for id {token}",
                     f"give finite numbers for ids in 0..{vocab_size - 1}",
                 )
-        for token in self.banned:
-            if not 0 <= token < vocab_size:
-                raise GeexError(f"banned id {token} is outside 0..{vocab_size - 1}", "leave it out")
+        for name, ids in (("banned", self.banned), ("stop", self.stop_ids)):
+            for token in ids:
+                if not 0 <= token < vocab_size:
+                    what = f"{name} id {token} is outside 0..{vocab_size - 1}"
+                    raise GeexError(what, "leave it out")
         if any(not s for s in self.stop):
             raise GeexError("an empty stop string", "leave it out")
         if self.end_rule is not None:
@@ -232,6 +236,11 @@ class Ticket:
         if failed is not None:
             raise GeexError(f"the engine failed: {failed}", "see its log")
         return self._samples
+
+    def texts(self) -> list[str]:
+        """The text of each sample so far, read or not."""
+        with self._changed:
+            return [sample.text for sample in self._samples]
 
     def __iter__(self) -> Iterator[Piece]:
         while True:

@@ -137,13 +137,13 @@ class _Loop:
 def decode(
     model: Transformer,
     drafter: Transformer | None,
+    limit: int,
     params: Params,
     draft_params: Params | None,
     state: EngineState,
     running: jax.Array,
     steps: jax.Array,
     bias: jax.Array | None,
-    limit: int,
     *,
     shape: Decode,
 ) -> tuple[EngineState, Drawn]:
@@ -152,11 +152,11 @@ def decode(
     Args:
       model, params: the decoder.
       drafter, draft_params: a smaller one with the same vocabulary, or None.
+      limit: ids from it on are never drawn.
       state: is given up.
       running: bool [b], rows that take part.
       steps: int32 [], at most `shape.steps`; fewer are made if all rows finish.
       bias: float32 [B, V], added to logits, or None.
-      limit: ids from it on are never drawn.
       shape: what to compile for.
     """
     batch, width = shape.batch, shape.width

@@ -10,7 +10,7 @@ import numpy as np
 
 from geex_jax.inference import logprobs, prefix, speculative, steps
 from geex_jax.inference.programs import fitting
-from geex_jax.inference.requests import Piece, SamplingParams
+from geex_jax.inference.requests import Piece, SamplingParams, TokenLogprob
 from geex_jax.inference.scheduler import Sequence, held
 from geex_jax.inference.state import settings_of
 
@@ -179,7 +179,8 @@ class Turns:
         sequence.phase = "decode"
 
     def _score_prompt(self, sequence: Sequence, params: SamplingParams) -> None:
-        found, at = [None], 1
+        found: list[TokenLogprob | None] = [None]
+        at = 1
         for count, scores in sequence.scores:
             tokens = list(sequence.prompt[at : at + count])
             scores = jax.device_get(scores)
@@ -276,7 +277,7 @@ class Turns:
         before = len(stream.tokens)
         text = stream.push(tokens)
         new = stream.tokens[before:]
-        used = len(new) + (stream.finish == "eos")
+        used = min(count, len(new) + (stream.finish is not None and stream.by_id))
         sequence.drawn += tokens[:used]
         found = None
         if params.logprobs is not None:

@@ -19,6 +19,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from geex_jax.kernels import cpu
+from geex_jax.kernels.attention import platform
 from geex_jax.kernels.int8_matmul import quantize
 
 
@@ -40,6 +42,8 @@ def quantized_matmul(
       leaves: `kernel_int8` or `kernel_int4`, and `kernel_scale` (see the module).
       activations: "float", or "int8" for dynamic scales by row.
     """
+    if platform() == "cpu" and cpu.takes(x, leaves, activations):
+        return cpu.quantized_matmul(x, leaves, activations)
     return reference(x, leaves, activations=activations)
 
 

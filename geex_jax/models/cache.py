@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 
+from geex_jax.kernels import quantize
 from geex_jax.models.config import ModelConfig
 
 
@@ -18,9 +21,12 @@ class KVCache:
     lengths need padding on the right only.
 
     Attributes:
-      key, value: [blocks, B, slots, kv_heads * head_width] in the compute dtype. Heads and their
-        width are one axis because a TPU pads a short head axis and then copies the whole cache.
+      key, value: [blocks, B, slots, kv_heads * head_width] in the compute dtype, or int8. Heads
+        and their width are one axis because a TPU pads a short head axis and then copies the
+        whole cache.
       length: int32 [b], tokens held in each row that takes part.
+      key_scale, value_scale: float32 [blocks, B, slots, kv_heads] of an int8 cache, else None:
+        a number is integer * scale.
       row: int32 [], the first of the b rows that take part in a pass; None: all rows do.
       window: static; a pass reads only this many slots of a row, which hold all its tokens. None:
         all slots. Both are views: a pass over some rows and slots still writes in place.
@@ -29,6 +35,8 @@ class KVCache:
     key: jax.Array
     value: jax.Array
     length: jax.Array
+    key_scale: jax.Array | None = None
+    value_scale: jax.Array | None = None
     row: jax.Array | None = None
     window: int | None = flax.struct.field(pytree_node=False, default=None)
 
@@ -37,12 +45,72 @@ class KVCache:
         """Tokens that a row can hold."""
         return self.key.shape[2]
 
+    @property
+    def reach(self) -> int:
+        """Slots of a row that a pass reads."""
+        return self.window or self.slots
+
+    @property
+    def arrays(self) -> list[jax.Array]:
+        """All that is held for tokens: keys, values and, in an int8 cache, their scales."""
+        held = (self.key, self.value, self.key_scale, self.value_scale)
+        return [x for x in held if x is not None]
+
 
 def init_cache(config: ModelConfig, batch_size: int, slots: int) -> KVCache:
-    """Returns an empty cache for `batch_size` rows of up to `slots` tokens."""
+    """Returns an empty cache for `batch_size` rows of up to `slots` tokens.
+
+    Its type is the config's: `kv_cache = "int8"` makes one of integers and scales.
+    """
     shape = (config.num_blocks, batch_size, slots, config.kv_heads * config.head_width)
-    zeros = jnp.zeros(shape, config.dtype)
-    return KVCache(zeros, zeros, jnp.zeros((batch_size,), jnp.int32))
+    length = jnp.zeros((batch_size,), jnp.int32)
+    if config.kv_cache != "int8":
+        return KVCache(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype), length)
+    scales = (*shape[:3], config.kv_heads)
+    return KVCache(
+        jnp.zeros(shape, jnp.int8),
+        jnp.zeros(shape, jnp.int8),
+        length,
+        jnp.zeros(scales, jnp.float32),
+        jnp.zeros(scales, jnp.float32),
+    )
+
+
+def append(cache: KVCache, key: jax.Array, value: jax.Array, block: jax.Array | int) -> KVCache:
+    """Writes keys and values [B, T, kv_heads, head_width] of new tokens behind each row's last.
+
+    The lengths stay: they count on when all blocks have written. An int8 cache rounds each
+    token's head by its own largest magnitude.
+    """
+    changes = {}
+    for name, new in (("key", key), ("value", value)):
+        scales = getattr(cache, f"{name}_scale")
+        if scales is not None:
+            new, scale = quantize(new, -1)
+            changes[f"{name}_scale"] = write(scales, scale[..., 0], block, cache.length, cache.row)
+        flat = new.reshape(*new.shape[:2], -1)
+        changes[name] = write(getattr(cache, name), flat, block, cache.length, cache.row)
+    return dataclasses.replace(cache, **changes)
+
+
+def read(
+    cache: KVCache, block: jax.Array | int, batch: int, dtype: jnp.dtype
+) -> tuple[jax.Array, jax.Array]:
+    """Keys and values [batch, reach, kv_heads * head_width] of one block, as floats of `dtype`."""
+    start = (block, 0 if cache.row is None else cache.row, 0, 0)
+
+    def piece(x: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice(x, start, (1, batch, cache.reach, x.shape[3]))[0]
+
+    found = []
+    for held, scale in ((cache.key, cache.key_scale), (cache.value, cache.value_scale)):
+        one = piece(held)
+        if scale is not None:
+            factor = piece(scale)
+            wide = one.reshape(*factor.shape, -1) * factor[..., None]
+            one = wide.reshape(one.shape)
+        found.append(one.astype(dtype))
+    return found[0], found[1]
 
 
 def write(
@@ -63,16 +131,3 @@ def write(
     return buffer.at[block, rows, slots].set(
         new.astype(buffer.dtype), mode="drop", unique_indices=True, indices_are_sorted=True
     )
-
-
-def read(
-    buffer: jax.Array,
-    block: jax.Array | int,
-    batch: int,
-    window: int,
-    row: jax.Array | None = None,
-) -> jax.Array:
-    """The first `window` slots of `batch` rows, from `row` on, of one block: [batch, window, F]."""
-    start = (block, 0 if row is None else row, 0, 0)
-    size = (1, batch, window, buffer.shape[3])
-    return jax.lax.dynamic_slice(buffer, start, size)[0]

@@ -10,6 +10,7 @@ import anyio.to_thread
 
 from geex_jax import languages
 from geex_jax.errors import GeexError
+from geex_jax.inference.infill import Infill, infill
 from geex_jax.inference.requests import Request, SamplingParams
 from geex_jax.serving.bodies import CompletionBody, Product, Sampled
 from geex_jax.serving.errors import ApiError, refused
@@ -26,8 +27,13 @@ async def in_thread(size: int, work: Callable[[], Result]) -> Result:
     return work() if size <= SHORT else await anyio.to_thread.run_sync(work)
 
 
-async def prompts_of(served: Served, body: CompletionBody) -> list[list[int]]:
+async def prompts_of(
+    served: Served, body: CompletionBody
+) -> tuple[list[list[int]], tuple[int, ...]]:
     """The ids of each prompt of a completion: a text, ids, or a list of either.
+
+    Returns:
+      The prompts, and ids that end an answer besides end-of-text (of fill-in prompts).
 
     Raises:
       ApiError: 400 for an empty list, text that is too long or unusable, a suffix for a model
@@ -43,31 +49,32 @@ async def prompts_of(served: Served, body: CompletionBody) -> list[list[int]]:
         given = [prompt]  # type: ignore[list-item]
     else:
         given = prompt  # type: ignore[assignment]
-    if body.suffix:
-        return [await _infill(served, head, one, body.suffix) for one in given]
-    return [await encode(served, one, head) for one in given]
+    if not body.suffix:
+        return [await encode(served, one, head) for one in given], ()
+    asked = [await _infill(served, head, one, body.suffix) for one in given]
+    return [list(one.prompt) for one in asked], asked[0].ends
 
 
-async def _infill(served: Served, head: str, before: str | list[int], after: str) -> list[int]:
-    if served.infill is None:
-        raise ApiError(
-            400, f"{served.name} was not trained to fill in (its vocabulary has no infill tokens)"
-            "; leave out the suffix, or serve StarCoder2, Qwen2.5-Coder, ...",
-            param="suffix", code="unsupported_parameter",
-        )  # fmt: skip
-    prefix = await encode(served, before, head, empty=True)
-    return served.infill.prompt(prefix, await encode(served, after, "", empty=True))
+async def _infill(served: Served, head: str, before: str | list[int], after: str) -> Infill:
+    if isinstance(before, list):
+        raise ApiError(400, "suffix: it goes with a prompt of text, not of ids", param="suffix")
+    size = len(before) + len(after)
+    too_long(served, size // served.longest_token, "at least ")
+    try:
+        asked = await in_thread(size, lambda: infill(served.tokenizer, head + before, after))
+    except GeexError as error:
+        raise ApiError(400, str(error), param="suffix", code="unsupported_parameter") from None
+    too_long(served, len(asked.prompt))
+    return asked
 
 
-async def encode(
-    served: Served, prompt: str | list[int], head: str = "", *, empty: bool = False
-) -> list[int]:
-    """Ids of a text or ids, behind `head`; an empty prompt starts a document unless `empty`.
+async def encode(served: Served, prompt: str | list[int], head: str = "") -> list[int]:
+    """Ids of a text or ids, behind `head`; an empty prompt starts a document.
 
     Raises:
       ApiError: 400, too long for the context whatever its ids are; or no text.
     """
-    eos = [] if empty else [served.tokenizer.eos_id]
+    eos = [served.tokenizer.eos_id]
     if isinstance(prompt, list):
         too_long(served, len(prompt))
         if prompt and not 0 <= min(prompt) <= max(prompt) < served.vocab_size:

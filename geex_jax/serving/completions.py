@@ -24,12 +24,13 @@ async def completions(http: HttpRequest) -> Response:
     state = state_of(http)
     body = parse(CompletionBody, await state.read(http))
     served = state.catalogue.get(body.model)
-    prompts = await asking.prompts_of(served, body)
+    prompts, ends = await asking.prompts_of(served, body)
     tokens = asking.room(served, prompts, body.max_tokens, asking.DEFAULT_TOKENS)
     params = asking.sampling(
         served, body, tokens,
         logprobs=body.logprobs,
         prompt_logprobs=bool(body.echo) and body.logprobs is not None,
+        stop_ids=ends,
         deadline=state.settings.deadline,
     )  # fmt: skip
     run = Run(served, asking.requests_of(served, prompts, params), state.metrics)

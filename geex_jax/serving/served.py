@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from geex_jax.errors import did_you_mean
+from geex_jax.inference.infill import form_of
 from geex_jax.inference.requests import Request, Ticket
 from geex_jax.serving.chat_templates import ChatTemplate
 from geex_jax.serving.errors import ApiError
-from geex_jax.serving.infill import Infill, infill_of
 from geex_jax.tokenizers import Tokenizer
 
 
@@ -62,9 +62,10 @@ class Served:
     _texts: dict[int, str] = dataclasses.field(default_factory=dict, repr=False)
 
     @functools.cached_property
-    def infill(self) -> Infill | None:
-        """How it is asked to fill in, None if it cannot."""
-        return infill_of(self.tokenizer)
+    def infill(self) -> str | None:
+        """Whose form of fill-in prompts it knows, None if it cannot fill in."""
+        form = form_of(self.tokenizer)
+        return form and form.name
 
     @functools.cached_property
     def longest_token(self) -> int:
@@ -90,7 +91,7 @@ class Served:
 
     def card(self) -> dict[str, Any]:
         """The model as `/v1/models` tells of it; `geex` holds what OpenAI's has not."""
-        about = {"form": self.form, "context": self.context, "infill": self.infill is not None}
+        about = {"form": self.form, "context": self.context, "infill": self.infill}
         about["chat_template"] = "plain" if self.chat.plain else "its own"
         return {
             "id": self.name,

@@ -26,12 +26,12 @@ class FakeEngine:
     Args:
       slots: requests at work; others wait. max_waiting: more than that are refused.
       pause: seconds a step. fail_at: step at which every request ends with an error.
-      gate: an event; nothing is written before it is set.
+      gate: an event; nothing is written before it is set. vocab: ids that prompts may hold.
     """
 
-    def __init__(self, slots=8, max_waiting=256, pause=0.0, fail_at=None, gate=None):
+    def __init__(self, slots=8, max_waiting=256, pause=0.0, fail_at=None, gate=None, vocab=257):
         self.slots, self.max_waiting, self.pause, self.fail_at = slots, max_waiting, pause, fail_at
-        self.gate = gate
+        self.gate, self.vocab = gate, vocab
         self.waiting, self.active = deque(), []
         self.seen, self.stopped = [], False
         self.changed = threading.Condition()
@@ -39,7 +39,7 @@ class FakeEngine:
         self.thread.start()
 
     def submit(self, request):
-        check_request(request, ByteTokenizer.vocab_size, CONTEXT)
+        check_request(request, self.vocab, CONTEXT)
         with self.changed:
             if self.stopped:
                 raise Stopped("the engine has stopped")

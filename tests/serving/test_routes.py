@@ -158,7 +158,7 @@ def test_chat(client, engine):
 def test_models_languages_health_and_figures(client):
     models = client.get("/v1/models").json()["data"]
     assert [m["id"] for m in models] == ["fake", "other"]
-    assert models[0]["geex"]["context"] == 4096 and models[0]["geex"]["infill"] is False
+    assert models[0]["geex"]["context"] == 4096 and models[0]["geex"]["infill"] is None
     assert client.get("/v1/models/other").json()["id"] == "other"
     known = client.get("/v1/languages").json()["data"]
     assert [x["name"] for x in known] == [x.name for x in languages.LANGUAGES]

@@ -12,11 +12,11 @@ from geex_jax import languages
 from geex_jax.errors import GeexError
 from geex_jax.serving.chat_templates import ChatTemplate, control_strings, find_template
 from geex_jax.serving.comments import CommentLines
-from geex_jax.serving.infill import infill_of
 from geex_jax.serving.served import Served
 from geex_jax.tokenizers import HuggingFaceTokenizer
 from tests.inference.helpers import ByteTokenizer
 from tests.serving.fakes import FakeEngine, served
+from tests.serving.servers import running
 
 CHATML = (
     "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
@@ -100,12 +100,20 @@ def test_templates_are_sandboxed_and_bad_ones_refused():
             chat.encode([{"role": "user", "content": "x"}])
 
 
-def test_infill_formats(tokenizer):
+def test_a_suffix_makes_a_fill_in_prompt(tokenizer):
     prefix, suffix, middle = (tokenizer.encode(s, allow_special=True)[0] for s in SPECIAL[3:])
-    infill = infill_of(tokenizer)
-    assert infill is not None
-    assert infill.prompt([1, 2], [3]) == [prefix, 1, 2, suffix, 3, middle]
-    assert infill_of(ByteTokenizer()) is None
+    engine = FakeEngine(vocab=tokenizer.vocab_size)
+    model = Served("m", engine, tokenizer, 99, tokenizer.vocab_size, ChatTemplate(tokenizer))
+    assert model.card()["geex"]["infill"] == "Qwen2.5-Coder"
+    with running([model]) as client:
+        body = {"prompt": "def f(", "suffix": "): pass", "max_tokens": 3}
+        assert client.post("/v1/completions", json=body).status_code == 200
+        [request] = engine.seen
+        before, after = tokenizer.encode("def f("), tokenizer.encode("): pass")
+        assert request.prompt == (prefix, *before, suffix, *after, middle)
+        assert prefix in request.params.stop_ids
+        answer = client.post("/v1/completions", json=body | {"prompt": [1, 2]})
+        assert answer.status_code == 400 and answer.json()["error"]["param"] == "suffix"
 
 
 def test_tokens_as_openai_writes_them(tokenizer):
