@@ -28,6 +28,7 @@ class Wanted:
       changes: fields of the model's config to change: dtype, kv_cache, activations.
       engine: fields of EngineConfig.
       mesh: sizes of the mesh's axes; None: one device.
+      draft: folder of a smaller model with the same tokenizer, whose guesses the models check.
     """
 
     checkpoints: Sequence[tuple[str, str]]
@@ -36,6 +37,7 @@ class Wanted:
     changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     engine: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     mesh: Mapping[str, int] | None = None
+    draft: str | None = None
 
     def named(self) -> list[tuple[str, str]]:
         """(name, folder), every name another.
@@ -52,6 +54,8 @@ class Wanted:
                 )
             locate(folder)
             found[name] = folder
+        if self.draft is not None:
+            locate(self.draft)
         return list(found.items())
 
 
@@ -74,6 +78,10 @@ def load(wanted: Wanted) -> list[Served]:
 
     named = wanted.named()
     mesh = make_mesh(wanted.mesh) if wanted.mesh else None
+    draft = None
+    if wanted.draft is not None:
+        _say(f"loading the draft model from {wanted.draft}")
+        draft = checkpoints.load_model(wanted.draft, mesh=mesh)
     found: list[Served] = []
     for name, folder in named:
         began = time.monotonic()
@@ -83,7 +91,8 @@ def load(wanted: Wanted) -> list[Served]:
             raise GeexError(f"{folder} has no tokenizer", "save the model with one")
         _say(f"loaded {name} in {files.seconds(time.monotonic() - began)}")
         for label, params in forms(name, loaded.params, wanted):
-            found.append(_start(label, folder, loaded, params, wanted, mesh))
+            engine = _engine(label, loaded, params, wanted, mesh, draft)
+            found.append(_served(label, folder, loaded, engine, describe(params, loaded.config)))
     return found
 
 
@@ -106,15 +115,34 @@ def _quantized(params: Any, bits: int) -> Any:
     return quantize.quantize_params(params, bits)
 
 
-def _start(
-    name: str, folder: str, loaded: checkpoints.Loaded, params: Any, wanted: Wanted, mesh: Any
-) -> Served:
-    assert loaded.tokenizer is not None
-    engine = Engine(
-        loaded.model, params, loaded.tokenizer, EngineConfig(**wanted.engine), mesh=mesh
-    )
+def _engine(
+    name: str,
+    loaded: checkpoints.Loaded,
+    params: Any,
+    wanted: Wanted,
+    mesh: Any,
+    draft: checkpoints.Loaded | None,
+) -> Engine:
+    tokenizer = loaded.tokenizer
+    assert tokenizer is not None
+    if draft is not None and (
+        draft.tokenizer is None or draft.tokenizer.fingerprint() != tokenizer.fingerprint()
+    ):
+        raise GeexError(
+            f"the draft model has another tokenizer than {name}", "take one trained with the same"
+        )
+    small = None if draft is None else (draft.model, draft.params)
+    config = EngineConfig(**wanted.engine)
+    engine = Engine(loaded.model, params, tokenizer, config, mesh=mesh, draft=small)
     warm(name, engine)
     engine.start()
+    return engine
+
+
+def _served(
+    name: str, folder: str, loaded: checkpoints.Loaded, engine: Engine, form: str
+) -> Served:
+    assert loaded.tokenizer is not None
     source, tokens = find_template(pathlib.Path(folder))
     return Served(
         name=name,
@@ -123,7 +151,7 @@ def _start(
         context=engine.sizes.context,
         vocab_size=loaded.tokenizer.vocab_size,
         chat=ChatTemplate(loaded.tokenizer, source, tokens),
-        form=describe(params, loaded.config),
+        form=form,
         queue=engine.config.slots + engine.config.max_waiting,
     )
 

@@ -52,7 +52,7 @@ class FakeEngine:
         return ticket
 
     def stats(self):
-        return {"slots_busy": len(self.active), "waiting": len(self.waiting)}
+        return {"slots_busy": len(self.active), "queue": len(self.waiting)}
 
     def stop(self, drain=True, timeout=None):
         with self.changed:

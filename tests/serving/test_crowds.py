@@ -15,7 +15,7 @@ from tests.serving.fakes import FakeEngine, served
 from tests.serving.servers import running, wait_for
 
 COMPLETIONS = "/v1/completions"
-IDLE = {"slots_busy": 0, "waiting": 0}
+IDLE = {"slots_busy": 0, "queue": 0}
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_sixty_four_clients_at_once_each_get_their_own_text(engine):
 def test_a_client_that_goes_frees_its_slot(engine, stream):
     with running([served(engine=engine)]) as client:
         sockets = [ask(client, max_tokens=4000, n=2, stream=stream) for _ in range(6)]
-        wait_for(lambda: engine.stats() == {"slots_busy": 4, "waiting": 2})
+        wait_for(lambda: engine.stats() == {"slots_busy": 4, "queue": 2})
         if stream:
             assert sockets[0].recv(100)
         for sock in sockets:

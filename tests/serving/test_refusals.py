@@ -200,7 +200,7 @@ def test_a_full_queue_is_429_with_retry_after():
         ]
         for thread in held:
             thread.start()
-        wait_for(lambda: engine.stats() == {"slots_busy": 1, "waiting": 2})
+        wait_for(lambda: engine.stats() == {"slots_busy": 1, "queue": 2})
         answer = client.post(COMPLETIONS, json={"prompt": ["b", "c"]})
         assert answer.status_code == 429 and int(answer.headers["retry-after"]) >= 1
         error = error_of(answer)
