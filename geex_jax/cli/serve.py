@@ -47,12 +47,11 @@ def _engine_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="requests that may wait for a slot; more get status 429 (default 256)",
     )
-    add(
-        "--speculate",
-        type=int,
-        metavar="N",
-        help="tokens guessed a step from the text so far; the output stays the same (default 0)",
-    )
+    add("--speculate", type=int, metavar="N",
+        help="tokens guessed a step, from the text so far or by --draft, and checked: the output "
+        "stays the same (default 0; 4 with --draft)")  # fmt: skip
+    add("--draft", metavar="FOLDER",
+        help="a smaller model with the same tokenizer that does the guessing")  # fmt: skip
     add(
         "--prefill-chunk",
         type=int,
@@ -169,6 +168,8 @@ def _wanted(args: argparse.Namespace):
         for name in ("slots", "context", "max_waiting", "speculate", "prefill_chunk")
         if (value := getattr(args, name)) is not None
     }
+    if args.draft is not None:
+        engine.setdefault("speculate", 4)
     kept = args.compile_cache or str(files.cache_folder() / "programs")
     engine["compile_cache"] = None if kept == "-" else kept
     if args.prefix_cache_mb is not None:
@@ -185,4 +186,5 @@ def _wanted(args: argparse.Namespace):
         changes=changes,
         engine=engine,
         mesh=parse_mesh(args.mesh) if args.mesh else None,
+        draft=args.draft,
     )
