@@ -127,9 +127,9 @@ class Programs:
         given = (self.state, np.int32(source), np.int32(target))
         self.state = self.get(("copy", window), given)(*given)
 
-    def save(self, row: int, places: np.ndarray) -> None:
+    def save(self, row: int, first: int, places: np.ndarray) -> None:
         """Copies blocks of a row to the prefix pool; see `prefix.save`."""
-        given = (self.state, self.pool, np.int32(row), places)
+        given = (self.state, self.pool, np.int32(row), np.int32(first), places)
         self.pool = self.get(("save", len(places)), given)(*given)
 
     def load(self, row: int, places: np.ndarray) -> None:

@@ -4,7 +4,10 @@ import asyncio
 import itertools
 import threading
 
+import jax
+import jax.numpy as jnp
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from geex_jax.errors import GeexError
 from geex_jax.inference import (
@@ -17,6 +20,7 @@ from geex_jax.inference import (
     generate,
     generate_tokens,
 )
+from geex_jax.inference.programs import persist
 from tests.inference.helpers import ByteTokenizer, small_model
 
 TOKENIZER = ByteTokenizer()
@@ -181,6 +185,22 @@ def test_cancelled_late_and_too_many(small, engine):
     assert [t.result(0)[0].finish for t in tickets] == ["cancelled"] * 2
     with pytest.raises(Stopped):
         little.submit(ask([1]))
+
+
+def test_compiled_programs_are_kept_in_a_folder(tmp_path):
+    names = (
+        "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs",
+        "jax_persistent_cache_min_entry_size_bytes",
+    )  # fmt: skip
+    before = {name: getattr(jax.config, name) for name in names}
+    try:
+        persist(str(tmp_path))
+        jax.jit(lambda x: x * 3 + 1).lower(jnp.ones(17)).compile()
+        assert list(tmp_path.iterdir())
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
 
 
 def test_mistakes_are_named_before_anything_runs(small, engine):
