@@ -30,6 +30,7 @@ BENCHES: dict[str, tuple[str, str]] = {
     "train-step": ("train_step_bench", "tokens/s of the jitted step against plain PyTorch"),
     "peer-step": ("peer_step_bench", "our step against nanodo's: tokens/s, TPU memory and cycles"),
     "engine": ("engine_bench", "continuous batching, kept prompts and guesses: tokens/s, waits"),
+    "serve": ("serve_bench", "geex serve under load: tokens/s, waiting times, leaks"),
     "gpu-step": ("gpu_step_bench", "MFU on a GPU against PyTorch with torch.compile and SDPA"),
 }
 EXAMPLE = "geex bench tokenizer --tokenizer DIR --input DIR"
