@@ -39,6 +39,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "inspect": ("inspect", "what a checkpoint is and holds, and a fingerprint of its content"),
     "embedded": ("embedded", "parallel programming tasks in six languages, from a seed"),
     "doctor": ("doctor", "what the benchmark needs of this machine, and how to install it"),
+    "build-kernels": ("build_kernels", "C++ kernels for int8 models on this CPU (optional)"),
     "bench": ("bench", "measure against peers in the same run"),
 }
 
