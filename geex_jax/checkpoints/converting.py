@@ -155,7 +155,7 @@ def _plan(source: Source, dtype: str | None, mesh: dict[str, int]) -> _Plan:
 
 def _leaf_dtype(source: Source, name: str, path: str, found: np.dtype, to: str | None) -> np.dtype:
     """The type that a part of an outside tensor is written in."""
-    if path.endswith(("kernel_int8", "kernel_int4")):
+    if path.endswith(("_int8", "_int4")):
         if found.kind not in "iu" or found.itemsize != 1:
             raise GeexError(
                 f"{place(source, name)}: {name} is {found.name}, no int8",
@@ -168,7 +168,7 @@ def _leaf_dtype(source: Source, name: str, path: str, found: np.dtype, to: str |
             "bring a checkpoint in float32, float16 or bfloat16",
         )
     # The scales' own type says how they were rounded.
-    return np.dtype(found if to is None or path.endswith("kernel_scale") else DTYPES[to])
+    return np.dtype(found if to is None or path.endswith("_scale") else DTYPES[to])
 
 
 def _tokenizer(

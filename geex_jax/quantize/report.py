@@ -15,11 +15,12 @@ import numpy as np
 from geex_jax import files
 from geex_jax.errors import GeexError
 from geex_jax.quantize.evaluate import Comparison
+from geex_jax.quantize.rounding import dequantize_kernel
 from geex_jax.quantize.weights import (
     Params,
     Path,
-    dequantize_kernel,
-    map_linears,
+    formats_of,
+    map_weights,
     quantization_of,
 )
 
@@ -34,7 +35,7 @@ def size_in_bytes(params: Params) -> int:
 
 
 def layer_errors(before: Params, after: Params) -> dict[str, float]:
-    """Relative error ||W - W'|| / ||W|| (Frobenius) of every linear, stacked layers one by one.
+    """Relative error ||W - W'|| / ||W|| (Frobenius) of every quantized linear and layer.
 
     Args:
       before: the float tree.
@@ -51,6 +52,8 @@ def layer_errors(before: Params, after: Params) -> dict[str, float]:
         return linear
 
     def measure(path: Path, linear: Params) -> Params:
+        if "kernel_scale" not in linear:
+            return linear
         stacked = kernels[path].ndim == 3
         values = np.asarray(_relative_error(kernels[path], linear))
         for i, value in enumerate(np.atleast_1d(values)):
@@ -58,8 +61,8 @@ def layer_errors(before: Params, after: Params) -> dict[str, float]:
             errors["/".join(where)] = float(value)
         return linear
 
-    map_linears(before, remember)
-    map_linears(after, measure)
+    map_weights(before, remember)
+    map_weights(after, measure)
     return errors
 
 
@@ -99,6 +102,7 @@ def make_report(
         **facts,
         "bits": how.bits,
         "rounding": how.rounding,
+        "formats": formats_of(after),
         "bytes_before": size_before,
         "bytes_after": size_after,
         "ratio": size_after / size_before,
@@ -109,8 +113,9 @@ def make_report(
 
 def render(report: dict[str, Any]) -> str:
     """The report as Markdown: one row for each layer, one column for each linear."""
+    held = {name for name in report["formats"].values() if name != "float"}
     lines = [
-        f"# int{report['bits']} weights, {report['rounding']} rounding",
+        f"# {' and '.join(sorted(held))} weights, {report['rounding']} rounding",
         "",
         *(f"- {key}: {report[key]}" for key in ("checkpoint", "data") if report.get(key)),
         f"- size: {report['bytes_before']:,} bytes before, {report['bytes_after']:,} after "

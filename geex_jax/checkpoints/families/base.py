@@ -218,6 +218,8 @@ def expected_leaves(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         "scan_layers",
         "attention",
         "matmul",
+        "activations",
+        "kv_cache",
     )
     return dict(_leaves(config.replace(**{key: getattr(ModelConfig(), key) for key in names})))
 

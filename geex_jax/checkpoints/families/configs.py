@@ -13,7 +13,18 @@ from geex_jax.errors import GeexError
 from geex_jax.models.config import ModelConfig, to_dict
 
 # Fields that say how the model is run here, not what it computes.
-OURS = {"name", "dropout", "dtype", "param_dtype", "scan_layers", "remat", "attention", "matmul"}
+OURS = {
+    "name",
+    "dropout",
+    "dtype",
+    "param_dtype",
+    "scan_layers",
+    "remat",
+    "attention",
+    "matmul",
+    "activations",
+    "kv_cache",
+}
 
 
 def read_config(
