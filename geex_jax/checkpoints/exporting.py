@@ -1,4 +1,4 @@
-"""Model folders back out: for transformers, for the official CodeGeeX code, as safetensors."""
+"""Model folders back out: for transformers, the official code, as safetensors, as StableHLO."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 
 from geex_jax import files, tokenizers
-from geex_jax.checkpoints import cards, output, own, safetensors_file, store, torch_write
+from geex_jax.checkpoints import (
+    cards,
+    output,
+    own,
+    safetensors_file,
+    stablehlo,
+    store,
+    torch_write,
+)
 from geex_jax.checkpoints.families import HUGGING_FACE, Binding, Family, codegeex, write_config
 from geex_jax.checkpoints.families.configs import comparable
 from geex_jax.checkpoints.output import DTYPES, cast, dtype_name
@@ -22,7 +30,7 @@ from geex_jax.checkpoints.tensors import Lazy, size_of
 from geex_jax.errors import GeexError, did_you_mean
 from geex_jax.models import ModelConfig
 
-FORMATS = ("hf", "codegeex", "safetensors")
+FORMATS = ("hf", "codegeex", "safetensors", "stablehlo")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "merges.txt")
 
 
@@ -36,6 +44,7 @@ def export(
     model_parallel: int = 1,
     fused_qkv: bool = False,
     max_shard_bytes: int = 5_000_000_000,
+    programs: stablehlo.Options | None = None,
     overwrite: bool = False,
 ) -> pathlib.Path:
     """Writes a model folder for other libraries, one tensor in memory at a time.
@@ -44,12 +53,14 @@ def export(
       checkpoint: a geex model folder, a training workdir, or one step of it.
       dest: the folder to make; it appears when it is whole.
       format: "hf" for transformers, "codegeex" for the official loader (quantized ones too),
-        "safetensors" for our own names.
+        "safetensors" for our own names, "stablehlo" for programs that run without this library
+        (see `stablehlo`).
       family: of format "hf"; by default the one that the model came from, or the first that fits.
       dtype: of float tensors; by default as they are.
       model_parallel: parts of format "codegeex" (`mp_rank_XX_model_states.pt`).
       fused_qkv: format "codegeex" with `query_key_value` in one matrix.
       max_shard_bytes: larger safetensors are divided, with an index.
+      programs: what programs of format "stablehlo" are made for.
       overwrite: replace what is at `dest`.
 
     Returns:
@@ -64,6 +75,10 @@ def export(
         raise GeexError("--model-parallel and --fused-qkv", "are for --format codegeex")
     if format != "hf" and family is not None:
         raise GeexError("--family", "is for --format hf")
+    if format != "stablehlo" and programs is not None:
+        raise GeexError("--platforms, --slots, --activations, --kv-cache", "are for stablehlo")
+    if format == "stablehlo" and dtype is not None:
+        raise GeexError("--dtype changes stored weights", "stablehlo: give --compute-dtype")
     kind = np.dtype(DTYPES[dtype_name(dtype)]) if dtype else None
     dest = output.destination(dest, overwrite)
     if not pathlib.Path(checkpoint).exists():  # a hub id would be fetched, and then refused
@@ -72,19 +87,41 @@ def export(
     if source.family.name != "geex":
         raise GeexError(f"{checkpoint} is no geex model", f"geex convert {checkpoint} DEST")
     output.refuse_overlap(source, dest)
-    chosen, config = _choose(source, format, family, model_parallel, fused_qkv)
-    tensors = _outward(source, chosen, kind)
+    if format == "stablehlo":
+        options = programs or stablehlo.Options()
+        options.config(source.config)
+
+        def fill(folder: pathlib.Path) -> None:
+            _write_programs(folder, source, options)
+    else:
+        chosen, config = _choose(source, format, family, model_parallel, fused_qkv)
+        tensors = _outward(source, chosen, kind)
+
+        def fill(folder: pathlib.Path) -> None:
+            _write(folder, source, chosen, tensors, format, model_parallel, max_shard_bytes)
+            _beside(folder, source, format, config, tensors, dest.name)
+
     temporary = dest.with_name(f".{dest.name}.tmp")
     with output.system_errors(dest, "nothing was written"):
         shutil.rmtree(temporary, ignore_errors=True)
         made = output.make_folder(temporary)
         try:
-            _write(temporary, source, chosen, tensors, format, model_parallel, max_shard_bytes)
-            _beside(temporary, source, format, config, tensors, dest.name)
+            fill(temporary)
             store.move_into_place(temporary, dest)
         finally:
             output.remove_folder(temporary, made)  # well ended: it is not there any more
     return dest
+
+
+def _write_programs(folder: pathlib.Path, source: Source, options: stablehlo.Options) -> None:
+    """Writes format "stablehlo", with the tokenizer for whoever has the library."""
+    output.check_space(folder, sum(map(size_of, source.tensors.values())))
+    place = store.locate(source.path)[2]
+    words = tokenizers.load(place) if place.is_dir() else None
+    ends = {"eos": words and words.eos_id, "tokens": words and words.vocab_size}
+    stablehlo.write(folder, source, options, ends)
+    if words is not None:
+        words.save(folder / "tokenizer")
 
 
 def _write(

@@ -1,6 +1,6 @@
 """Kernels, each beside the plain `jnp` function that it must equal."""
 
-from geex_jax.kernels.attention import attention, choose
+from geex_jax.kernels.attention import attention, choose, portable
 from geex_jax.kernels.int8_matmul import int8_matmul
 from geex_jax.kernels.plain import attention_mask, dot_product_attention
 from geex_jax.kernels.quantized import quantized_matmul, unpack_int4
@@ -11,6 +11,7 @@ __all__ = [
     "choose",
     "dot_product_attention",
     "int8_matmul",
+    "portable",
     "quantized_matmul",
     "unpack_int4",
 ]
