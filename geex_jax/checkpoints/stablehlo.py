@@ -116,26 +116,18 @@ def programs(config: ModelConfig, slots: int) -> tuple[Any, Any]:
     """The functions `prefill` and `decode` of the module's docstring."""
     model = Transformer(config)
 
-    def logits_at(params: Any, hidden: jax.Array) -> jax.Array:
-        logits = model.apply({"params": params}, hidden, method="logits")
-        assert isinstance(logits, jax.Array)
-        return logits[:, 0]
-
     def prefill(weights: Weights, tokens: jax.Array, lengths: jax.Array) -> tuple[jax.Array, Cache]:
         params = tree_of(weights)
         cache = init_cache(config, tokens.shape[0], slots)
-        passed: Any = model.apply({"params": params}, tokens, kv_cache=cache, method="hidden")
-        hidden, cache = passed
-        last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
-        return logits_at(params, last), _fields(dataclasses.replace(cache, length=lengths))
+        passed: Any = model.apply(
+            {"params": params}, tokens, lengths, cache, True, method="prefill"
+        )
+        return passed[0], _fields(passed[1])
 
     def decode(weights: Weights, tokens: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
-        params = tree_of(weights)
-        passed: Any = model.apply(
-            {"params": params}, tokens, kv_cache=KVCache(**cache), method="hidden"
-        )
-        hidden, after = passed
-        return logits_at(params, hidden), _fields(after)
+        variables = {"params": tree_of(weights)}
+        passed: Any = model.apply(variables, tokens, kv_cache=KVCache(**cache))
+        return passed[0][:, 0], _fields(passed[1])
 
     return prefill, decode
 

@@ -33,7 +33,7 @@ Axes = tuple[str, ...]
 CHOICES = ("auto", "xla", "splash", "cudnn")
 
 
-class _Cut(NamedTuple):
+class MeshCut(NamedTuple):
     """The mesh in context, its axes not yet split by hand, and those of rows, length and heads."""
 
     mesh: Any
@@ -43,6 +43,7 @@ class _Cut(NamedTuple):
     heads: Axes
 
     def ways(self, axes: Axes) -> int:
+        """Parts that these mesh axes split something into."""
         return math.prod(self.mesh.shape[a] for a in axes)
 
     def fits(self, shape: Sequence[int]) -> bool:
@@ -51,7 +52,8 @@ class _Cut(NamedTuple):
         return all(size % self.ways(a) == 0 for size, a in zip(shape[:3], cuts, strict=True))
 
 
-def _cut() -> _Cut:
+def mesh_cut() -> MeshCut:
+    """How the mesh in context, if any, splits rows, length and heads."""
     mesh = jax.sharding.get_abstract_mesh()
     # Inside someone's shard_map, what is already split counts no more.
     free = frozenset(
@@ -65,7 +67,7 @@ def _cut() -> _Cut:
         names = (entry,) if isinstance(entry, str) else entry
         return tuple(a for a in names if a in free) if isinstance(names, tuple) else ()
 
-    return _Cut(mesh, free, *(axes(entry) for entry in spec))
+    return MeshCut(mesh, free, *(axes(entry) for entry in spec))
 
 
 _portable = contextvars.ContextVar("portable", default=False)
@@ -131,7 +133,7 @@ def choose(implementation: str, shape: Sequence[int], dtype: Any) -> str:
         )
     if implementation == "xla":
         return "xla"
-    cut, where, bits = _cut(), platform(), jnp.dtype(dtype)
+    cut, where, bits = mesh_cut(), platform(), jnp.dtype(dtype)
     auto = implementation == "auto"
     if not cut.fits(shape):
         if auto:
@@ -196,7 +198,7 @@ def attention(
     if name == "xla":
         mask = plain.causal_mask(query.shape[1], segment_ids, window)
         return plain.dot_product_attention(query, key, value, mask)[0]
-    cut = _cut()
+    cut = mesh_cut()
     run = functools.partial(_run, name=name, window=window, cut=cut, interpret=platform() == "cpu")
     if not cut.free or cut.mesh.size == 1:
         return run(query, key, value, segment_ids)
@@ -223,7 +225,7 @@ def _run(
     *,
     name: str,
     window: int | None,
-    cut: _Cut,
+    cut: MeshCut,
     interpret: bool,
 ) -> jax.Array:
     # One device's part.

@@ -14,7 +14,7 @@ def attention_mask(
     query_slots: jax.Array,
     key_slots: jax.Array,
     segment_ids: jax.Array | None = None,
-    window: int | None = None,
+    window: jax.Array | int | None = None,
 ) -> jax.Array:
     """Builds the mask [B, 1, T, S] from slots int32 [B or 1, T] and [S].
 

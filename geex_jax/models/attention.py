@@ -13,6 +13,8 @@ from geex_jax.models import cache as kv
 from geex_jax.models.config import ModelConfig
 from geex_jax.models.layers import Initializer, Linear, dropout, rotate
 
+EVERYTHING = 2**30  # a window that hides nothing
+
 
 @flax.struct.dataclass
 class Context:
@@ -21,18 +23,21 @@ class Context:
     Attributes:
       mask: bool [B, 1, T, S], True where a query sees a key; None where a kernel knows.
       early_mask: the same without the window, for layers before `window_from_layer`, if any.
-      start: int32 [B], the cache slot of each row's first new token (cached passes only).
+      slots: int32 [B, T], the cache slot of each query (cached passes only).
       rotary: cosine and sine tables, rotary positions only.
       segment_ids: int32 [B, T] or None, for kernels.
-      kernel: static; "xla" (plain, by the mask), or the implementation to ask `kernels` for.
+      kernel: static; "xla" (plain, by the mask), "cache" (over all of the cache, by
+        `kernels.decode_attention`), or the implementation to ask `kernels.attention` for.
+      fresh: static; the cache was empty, so that new tokens see each other and nothing else.
     """
 
     mask: jax.Array | None
     early_mask: jax.Array | None = None
-    start: jax.Array | None = None
+    slots: jax.Array | None = None
     rotary: tuple[jax.Array, jax.Array] | None = None
     segment_ids: jax.Array | None = None
     kernel: str = flax.struct.field(pytree_node=False, default="xla")
+    fresh: bool = flax.struct.field(pytree_node=False, default=False)
 
 
 class Attention(nn.Module):
@@ -46,21 +51,21 @@ class Attention(nn.Module):
         self,
         x: jax.Array,
         context: Context,
-        cache: tuple[jax.Array, jax.Array] | None = None,
+        cache: kv.KVCache | None = None,
         block: jax.Array | int = 0,
         query_input: jax.Array | None = None,
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
+    ) -> tuple[jax.Array, kv.KVCache | None]:
         """Attends from x [B, T, D] to itself, or to the cache that it has just been added to.
 
         Args:
           x: normalized input, of which keys and values are made.
           context: mask, cache slots and rotary tables.
-          cache: key and value buffers of all blocks, or None.
-          block: this block's index in the buffers.
-          query_input: what queries are made of instead of x (top query layer).
+          cache: of all blocks, or None.
+          block: this block's index in the cache.
+          query_input: [B, N, D], what queries are made of instead of x (top query layer).
 
         Returns:
-          The output [B, T, D] and the updated buffers (None without a cache).
+          The output [B, T, D] (N in place of T with a query_input) and the updated cache.
         """
         config = self.config
         width = config.head_width
@@ -79,19 +84,23 @@ class Attention(nn.Module):
             query = rotate(config, query, context.rotary)
             key = rotate(config, key, context.rotary)
         if cache is not None:
-            flat = (*key.shape[:2], -1)
-            assert context.start is not None
-            cache = (
-                kv.write(cache[0], key.reshape(flat), block, context.start),
-                kv.write(cache[1], value.reshape(flat), block, context.start),
+            cache = kv.append(cache, key, value, block)
+        if context.kernel == "cache":
+            assert cache is not None and context.slots is not None
+            out = kernels.decode_attention(
+                query,
+                cache.key,
+                cache.value,
+                block,
+                context.slots,
+                key_scale=cache.key_scale,
+                value_scale=cache.value_scale,
+                window=self._window(block),
             )
-            key, value = (
-                jax.lax.dynamic_index_in_dim(c, block, keepdims=False)
-                .reshape(key.shape[0], -1, config.kv_heads, width)
-                .astype(query.dtype)
-                for c in cache
-            )
-        if context.kernel == "xla":
+        elif context.kernel == "xla":
+            if cache is not None and not context.fresh:
+                split = (x.shape[0], -1, config.kv_heads, width)
+                key, value = (c.reshape(split) for c in kv.read(cache, block, query.dtype))
             out = checkpoint_name(self._plain(query, key, value, context, block), "context")
         else:
             out = kernels.attention(
@@ -113,6 +122,12 @@ class Attention(nn.Module):
             name="output",
         )
         return checkpoint_name(output(out), "output"), cache
+
+    def _window(self, block: jax.Array | int) -> jax.Array | int | None:
+        config = self.config
+        if config.sliding_window is None or not config.window_from_layer:
+            return config.sliding_window
+        return jnp.where(block < config.window_from_layer, EVERYTHING, config.sliding_window)
 
     def _plain(
         self,

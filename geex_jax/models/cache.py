@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 
+from geex_jax.kernels import quantize
 from geex_jax.models.config import ModelConfig
 
 
@@ -18,26 +21,79 @@ class KVCache:
     lengths need padding on the right only.
 
     Attributes:
-      key, value: [blocks, B, slots, kv_heads * head_width] in the compute dtype. Heads and their
-        width are one axis because a TPU pads a short head axis and then copies the whole cache.
+      key, value: [blocks, B, slots, kv_heads * head_width] in the compute dtype, or int8. Heads
+        and their width are one axis because a TPU pads a short head axis and then copies the
+        whole cache.
       length: int32 [B], tokens held in each row.
+      key_scale, value_scale: float32 [blocks, B, slots, kv_heads] of an int8 cache, else None:
+        a number is integer * scale.
     """
 
     key: jax.Array
     value: jax.Array
     length: jax.Array
+    key_scale: jax.Array | None = None
+    value_scale: jax.Array | None = None
 
     @property
     def slots(self) -> int:
         """Tokens that a row can hold."""
         return self.key.shape[2]
 
+    @property
+    def arrays(self) -> list[jax.Array]:
+        """All that is held for tokens: keys, values and, in an int8 cache, their scales."""
+        held = (self.key, self.value, self.key_scale, self.value_scale)
+        return [x for x in held if x is not None]
+
 
 def init_cache(config: ModelConfig, batch_size: int, slots: int) -> KVCache:
-    """Returns an empty cache for `batch_size` rows of up to `slots` tokens."""
+    """Returns an empty cache for `batch_size` rows of up to `slots` tokens.
+
+    Its type is the config's: `kv_cache = "int8"` makes one of integers and scales.
+    """
     shape = (config.num_blocks, batch_size, slots, config.kv_heads * config.head_width)
-    zeros = jnp.zeros(shape, config.dtype)
-    return KVCache(zeros, zeros, jnp.zeros((batch_size,), jnp.int32))
+    length = jnp.zeros((batch_size,), jnp.int32)
+    if config.kv_cache != "int8":
+        return KVCache(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype), length)
+    scales = (*shape[:3], config.kv_heads)
+    return KVCache(
+        jnp.zeros(shape, jnp.int8),
+        jnp.zeros(shape, jnp.int8),
+        length,
+        jnp.zeros(scales, jnp.float32),
+        jnp.zeros(scales, jnp.float32),
+    )
+
+
+def append(cache: KVCache, key: jax.Array, value: jax.Array, block: jax.Array | int) -> KVCache:
+    """Writes keys and values [B, T, kv_heads, head_width] of new tokens behind each row's last.
+
+    The lengths stay: they count on when all blocks have written. An int8 cache rounds each
+    token's head by its own largest magnitude.
+    """
+    changes = {}
+    for name, new in (("key", key), ("value", value)):
+        scales = getattr(cache, f"{name}_scale")
+        if scales is not None:
+            new, scale = quantize(new, -1)
+            changes[f"{name}_scale"] = write(scales, scale[..., 0], block, cache.length)
+        flat = new.reshape(*new.shape[:2], -1)
+        changes[name] = write(getattr(cache, name), flat, block, cache.length)
+    return dataclasses.replace(cache, **changes)
+
+
+def read(cache: KVCache, block: jax.Array | int, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
+    """Keys and values [B, slots, kv_heads * head_width] of one block, as floats of `dtype`."""
+    found = []
+    for held, scale in ((cache.key, cache.key_scale), (cache.value, cache.value_scale)):
+        one = jax.lax.dynamic_index_in_dim(held, block, keepdims=False)
+        if scale is not None:
+            factor = jax.lax.dynamic_index_in_dim(scale, block, keepdims=False)
+            wide = one.reshape(*factor.shape, -1) * factor[..., None]
+            one = wide.reshape(one.shape)
+        found.append(one.astype(dtype))
+    return found[0], found[1]
 
 
 def write(buffer: jax.Array, new: jax.Array, block: jax.Array | int, start: jax.Array) -> jax.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -9,136 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from geex_jax import kernels
-from geex_jax.models.attention import Attention, Context
+from geex_jax.models.attention import Context
+from geex_jax.models.blocks import Embedding, TopQuery, at, block_class, residual_constraint
 from geex_jax.models.cache import KVCache
 from geex_jax.models.config import ModelConfig
-from geex_jax.models.layers import MLP, Bias, Linear, dropout, norm, rotary_tables, sinusoid
-from geex_jax.models.remat import POLICIES
+from geex_jax.models.layers import Bias, Linear, dropout, norm, rotary_tables
 
 Params = dict[str, Any]
-Buffers = tuple[jax.Array, jax.Array]
-
-
-def residual_constraint(x: jax.Array) -> jax.Array:
-    """Says where x [B, T, D] lies between blocks; a single new token cannot be split."""
-    length = "length" if x.shape[1] == 1 else "residual_length"
-    return nn.with_logical_constraint(x, ("batch", length, "embed"))
-
-
-class Block(nn.Module):
-    """x += attention(norm x); x += mlp(norm x), or both branches from one x when parallel."""
-
-    config: ModelConfig
-
-    @nn.compact
-    def __call__(
-        self,
-        carry: tuple[jax.Array, Buffers | None, jax.Array],
-        context: Context,
-        query_input: jax.Array | None = None,
-    ) -> tuple[tuple[jax.Array, Buffers | None, jax.Array], None]:
-        """Carry is x [B, T, D], the cache buffers or None, and this block's index."""
-        config = self.config
-        x, buffers, index = carry
-        # Residual branches start smaller in deeper models (Megatron, GPT-2).
-        out_init = nn.initializers.normal(0.02 / (2 * config.num_blocks) ** 0.5)
-        normed = norm(config, "attention_norm")(x)
-        attended, buffers = Attention(config, out_init, name="attention")(
-            normed, context, buffers, index, query_input
-        )
-        self.sow("intermediates", "attention_out", attended)
-        attended = dropout(self, config)(attended)
-        if config.residual == "serial":
-            x = x + attended
-            mlp_input = norm(config, "mlp_norm")(x)
-        elif config.shared_norm:
-            mlp_input = normed
-        else:
-            mlp_input = norm(config, "mlp_norm")(x)
-        fed = MLP(config, out_init, name="mlp")(mlp_input)
-        self.sow("intermediates", "mlp_out", fed)
-        fed = dropout(self, config)(fed)
-        x = x + fed if config.residual == "serial" else x + attended + fed
-        x = residual_constraint(x)
-        self.sow("intermediates", "residual", x)
-        return (x, buffers, index + 1), None
-
-
-class Embedding(nn.Module):
-    """The token table, which also makes tied logits, and the learned position table.
-
-    A quantized token table is `tokens_int8` [V, D] and `tokens_scale` [V].
-    """
-
-    config: ModelConfig
-
-    def setup(self):
-        """Declares the tables."""
-        config = self.config
-        init, dtype = nn.initializers.normal(0.02), jnp.dtype(config.param_dtype)
-        self.quantized = self.has_variable("params", "tokens_int8")
-        if self.quantized:
-            self.tokens = self.get_variable("params", "tokens_int8")
-            self.scale = self.get_variable("params", "tokens_scale").astype(jnp.float32)
-        else:
-            self.tokens = self.param("tokens", init, (config.vocab_size, config.d_model), dtype)
-        if config.position == "learned":
-            shape = (config.context_length + config.position_offset, config.d_model)
-            self.positions = self.param("positions", init, shape, dtype)
-
-    def __call__(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:
-        """Looks up tokens and positions, int32 [B, T]; returns [B, T, D] in the compute dtype."""
-        config = self.config
-        # Tables may be stored in 16 bits; their sum keeps what float32 holds until it is cast.
-        x = self.tokens[tokens].astype(jnp.float32)
-        if self.quantized:
-            x = x * self.scale[tokens][..., None]
-        x = x * config.embedding_scale
-        if config.position == "learned":
-            x = x + self.positions[positions + config.position_offset].astype(jnp.float32)
-        elif config.position == "sinusoidal":
-            x = x + sinusoid(positions + config.position_offset, config.d_model)
-        return x.astype(config.dtype)
-
-    def logits(self, hidden: jax.Array) -> jax.Array:
-        """Hidden [B, T, D] times the token table, in float32: [B, T, V]."""
-        hidden = hidden.astype(self.config.dtype)
-        if self.quantized:
-            leaves = {"kernel_int8": self.tokens, "kernel_scale": self.scale}
-            return kernels.quantized_matmul(hidden, leaves, activations=self.config.activations)
-        table = self.tokens.astype(self.config.dtype)
-        return jnp.einsum("btd,vd->btv", hidden, table, preferred_element_type=jnp.float32)
-
-
-class TopQuery(nn.Module):
-    """A block whose query at position t is made of a learned vector for t (2303.17568, 2.2.2)."""
-
-    config: ModelConfig
-
-    @nn.compact
-    def __call__(
-        self, x: jax.Array, positions: jax.Array, context: Context, buffers: Buffers | None
-    ) -> tuple[jax.Array, Buffers | None]:
-        """X [B, T, D] is the output of the final norm; the residual is x, not the query."""
-        config = self.config
-        table = self.param(
-            "positions",
-            nn.initializers.normal(0.02),
-            (config.context_length, config.d_model),
-            jnp.dtype(config.param_dtype),
-        )
-        query = residual_constraint(table[positions].astype(config.dtype))
-        index = jnp.asarray(config.num_layers, jnp.int32)
-        # Outside a loop the compiler would merge what is computed twice, and keep it meanwhile.
-        block = _remat(config, prevent_cse=True)
-        (x, buffers, _), _ = block(config, name="layer")((x, buffers, index), context, query)
-        return x, buffers
-
-
-def _remat(config: ModelConfig, prevent_cse: bool) -> type[Block]:
-    if config.remat == "none":
-        return Block
-    return nn.remat(Block, policy=POLICIES[config.remat], prevent_cse=prevent_cse)
 
 
 class Transformer(nn.Module):
@@ -156,7 +34,7 @@ class Transformer(nn.Module):
         config = self.config
         self.embedding = Embedding(config)
         self.embedding_dropout = dropout(self, config)
-        block = _remat(config, prevent_cse=not config.scan_layers)
+        block = block_class(config, prevent_cse=not config.scan_layers)
         self.layers: Any
         if config.scan_layers:
             self.layers = nn.scan(
@@ -208,58 +86,137 @@ class Transformer(nn.Module):
         positions: jax.Array | None = None,
         segment_ids: jax.Array | None = None,
         kv_cache: KVCache | None = None,
+        last: jax.Array | None = None,
+        fresh: bool = False,
     ) -> Any:
-        """As `__call__`, but returns the head's input [B, T, D] instead of logits."""
+        """As `__call__`, but returns the head's input [B, T, D] instead of logits.
+
+        Args:
+          tokens, positions, segment_ids, kv_cache: as of `__call__`.
+          last: int32 [B], an index below T for each row: the result is [B, 1, D], of those tokens
+            alone. The top query layer makes keys and values of all tokens, and the rest of these.
+          fresh: the cache is empty (static; not checked): new tokens attend to each other only,
+            by whatever kernel is fast for long sequences, and not over all slots.
+        """
         config = self.config
         length = tokens.shape[1]
         if length > config.context_length:
             raise ValueError(f"{length} tokens do not fit a context of {config.context_length}")
         if kv_cache is not None and segment_ids is not None:
             raise ValueError("a cache holds one segment per row: give segment_ids or kv_cache")
+        if kv_cache is None and last is not None:
+            raise ValueError("`last` is of passes with a cache")
         steps = jnp.arange(length, dtype=jnp.int32)
-        if kv_cache is None:
-            slots, keys, start, buffers = steps[None], steps, None, None
-        else:
-            start = kv_cache.length
-            slots = start[:, None] + steps
-            keys = jnp.arange(kv_cache.slots, dtype=jnp.int32)
-            buffers = (kv_cache.key, kv_cache.value)
+        slots = steps[None]
+        if kv_cache is not None:
+            slots = kv_cache.length[:, None] + steps
         if positions is None:
             positions = slots if segment_ids is None else segment_positions(segment_ids)
         positions = jnp.broadcast_to(positions, tokens.shape)
-        kernel = self._kernel(tokens.shape, kv_cache is not None)
-        plain, window = kernel == "xla", config.sliding_window
-        early = plain and window is not None and config.window_from_layer > 0
-        context = Context(
-            mask=kernels.attention_mask(slots, keys, segment_ids, window) if plain else None,
-            early_mask=kernels.attention_mask(slots, keys, segment_ids) if early else None,
-            start=start,
-            rotary=rotary_tables(config, positions) if config.position == "rotary" else None,
-            segment_ids=None if plain else segment_ids,
-            kernel=kernel,
-        )
+        context = self._context(positions, slots, segment_ids, kv_cache, fresh)
         x = self.embedding(tokens, positions)
         self.sow("intermediates", "embedded", x)
         x = self.embedding_dropout(x)
         x = residual_constraint(x)
-        x, buffers = self._blocks(x, buffers, context)
+        x, cache = self._blocks(x, kv_cache, context)
         x = self.final_norm(x).astype(config.dtype)
         self.sow("intermediates", "normed", x)
         if config.top_query_layer:
-            x, buffers = self.top_query(x, positions, context, buffers)
-        if kv_cache is None:
+            if last is not None and kv_cache is not None:
+                positions, context = self._of_last(positions, slots, last, context, kv_cache)
+            x, cache = self.top_query(x, positions, context, cache, last)
+        elif last is not None:
+            x = at(x, last)
+        if cache is None:
             return x
-        assert buffers is not None
-        return x, KVCache(buffers[0], buffers[1], kv_cache.length + length)
+        return x, dataclasses.replace(cache, length=cache.length + length)
 
-    def _kernel(self, shape: tuple[int, ...], cached: bool) -> str:
-        # "xla" if this pass over tokens [B, T] is a plain one, else what to ask the kernels for.
+    def prefill(
+        self, tokens: jax.Array, lengths: jax.Array, kv_cache: KVCache, fresh: bool = False
+    ) -> tuple[jax.Array, KVCache]:
+        """Takes prompts, or the next part of them, into a cache.
+
+        The top query layer's query, output and MLP, and the head, are computed for each row's
+        last token only (a scan over layers computes them for all). To be called as
+        `model.apply(variables, tokens, lengths, cache, fresh, method="prefill")`.
+
+        Args:
+          tokens: int32 [B, T], padded on the right.
+          lengths: int32 [B], how many of them count, 0 to T.
+          kv_cache: to continue.
+          fresh: the cache is empty (static; see `hidden`).
+
+        Returns:
+          Logits float32 [B, V] behind each row's last token (of no meaning where its length is
+          0), and the cache, whose lengths have grown by `lengths`.
+        """
+        last = jnp.maximum(lengths - 1, 0)
+        hidden, cache = self.hidden(tokens, kv_cache=kv_cache, last=last, fresh=fresh)
+        grown = dataclasses.replace(cache, length=kv_cache.length + lengths)
+        return self.logits(hidden)[:, 0], grown
+
+    def _context(
+        self,
+        positions: jax.Array,
+        slots: jax.Array,
+        segment_ids: jax.Array | None,
+        cache: KVCache | None,
+        fresh: bool,
+    ) -> Context:
         config = self.config
-        if cached or self.is_initializing():
-            return "xla"  # few queries against many keys; no result at all
-        early = config.sliding_window is not None and config.window_from_layer > 0
+        alone = cache is None or fresh
+        kernel = self._kernel(positions.shape, alone)
+        plain, window = kernel == "xla", config.sliding_window
+        early = plain and window is not None and config.window_from_layer > 0
+        steps = jnp.arange(slots.shape[1], dtype=jnp.int32)
+        seen, keys = slots, steps
+        if alone:
+            seen = steps[None]
+        elif cache is not None:
+            keys = jnp.arange(cache.slots, dtype=jnp.int32)
+        return Context(
+            mask=kernels.attention_mask(seen, keys, segment_ids, window) if plain else None,
+            early_mask=kernels.attention_mask(seen, keys, segment_ids) if early else None,
+            slots=slots if kernel == "cache" else None,
+            rotary=rotary_tables(config, positions) if config.position == "rotary" else None,
+            segment_ids=None if plain else segment_ids,
+            kernel=kernel,
+            fresh=fresh,
+        )
+
+    def _of_last(
+        self,
+        positions: jax.Array,
+        slots: jax.Array,
+        last: jax.Array,
+        context: Context,
+        cache: KVCache,
+    ) -> tuple[jax.Array, Context]:
+        # Positions [B, 1] and context of one query in each row.
+        def pick(x: jax.Array) -> jax.Array:
+            return jnp.take_along_axis(jnp.broadcast_to(x, positions.shape), last[:, None], axis=1)
+
+        if context.kernel == "cache":
+            return pick(positions), dataclasses.replace(context, slots=pick(slots))
+        steps = jnp.arange(positions.shape[1], dtype=jnp.int32)
+        keys, seen = steps, last[:, None]
+        if not context.fresh:
+            keys, seen = jnp.arange(cache.slots, dtype=jnp.int32), pick(slots)
+        mask = kernels.attention_mask(seen, keys, window=self.config.sliding_window)
+        return pick(positions), dataclasses.replace(
+            context, mask=mask, early_mask=None, kernel="xla"
+        )
+
+    def _kernel(self, shape: tuple[int, ...], alone: bool) -> str:
+        # How this pass over tokens [B, T] attends: see `Context.kernel`.
+        config = self.config
+        if self.is_initializing():
+            return "xla"
         dropped = config.dropout and self.has_rng("dropout")
         watched = self.is_mutable_collection("intermediates")
+        if not alone:
+            return "xla" if dropped or watched else "cache"
+        early = config.sliding_window is not None and config.window_from_layer > 0
         if config.attention == "auto" and (early or dropped or watched):
             return "xla"
         query = (*shape, config.num_heads, config.head_width)
@@ -267,9 +224,9 @@ class Transformer(nn.Module):
         return "xla" if chosen == "xla" else config.attention
 
     def _blocks(
-        self, x: jax.Array, buffers: Buffers | None, context: Context
-    ) -> tuple[jax.Array, Buffers | None]:
-        carry = (x, buffers, jnp.zeros((), jnp.int32))
+        self, x: jax.Array, cache: KVCache | None, context: Context
+    ) -> tuple[jax.Array, KVCache | None]:
+        carry = (x, cache, jnp.zeros((), jnp.int32))
         if self.config.scan_layers:
             carry, _ = self.layers(carry, context)
         else:

@@ -1,0 +1,155 @@
+"""Attention of a few new tokens over a flat cache: one function, whatever computes it.
+
+The cache is [blocks, B, slots, kv_heads * head_width]: heads and their width are one axis, since a
+TPU pads a short head axis and then copies the whole cache. Only one block of it is read, in its
+own type. In an int8 cache each token's head has a scale; scores and probabilities are scaled
+in place of keys and values, so that no float copy of those is made.
+
+`reference` says what every other way must equal.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from geex_jax.kernels import plain
+from geex_jax.kernels.attention import mesh_cut, platform
+
+FEW = 512  # query rows (new tokens x query heads) up to which a TPU takes `block_diagonal`
+
+
+def decode_attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    block: jax.Array | int,
+    slots: jax.Array,
+    *,
+    key_scale: jax.Array | None = None,
+    value_scale: jax.Array | None = None,
+    window: jax.Array | int | None = None,
+) -> jax.Array:
+    """Softmax(q k^T / sqrt(W)) v over one block of a cache, the softmax in float32.
+
+    Args:
+      query: [B, T, H, W] in the compute type.
+      key, value: [blocks, B, S, K * W], H a multiple of K; the compute type, or int8.
+      block: int32 [], whose keys and values.
+      slots: int32 [B, T]; a query sees cache slots up to its own.
+      key_scale, value_scale: float32 [blocks, B, S, K], of an int8 cache.
+      window: a query sees slots s with slot - window < s only; may be a traced int32.
+
+    Returns:
+      [B, T, H, W] in the query's dtype.
+    """
+    scales = () if key_scale is None or value_scale is None else (key_scale, value_scale)
+    block = jnp.asarray(block, jnp.int32)
+    far = jnp.int32(2**30) if window is None else jnp.asarray(window, jnp.int32)
+    cut = mesh_cut()
+    run = functools.partial(_run, where=platform(), windowed=window is not None)
+    if not cut.free or cut.mesh.size == 1 or not _fits(cut, query, key):
+        return run(query, key, value, block, slots, far, *scales)
+    batch, heads = cut.batch or None, cut.heads or None
+    held = PartitionSpec(None, batch, None, heads)
+    place = PartitionSpec(batch, None, heads, None)
+    whole = PartitionSpec()
+    split: Any = jax.shard_map(
+        run,
+        in_specs=(place, held, held, whole, PartitionSpec(batch, None), whole)
+        + (held,) * len(scales),
+        out_specs=place,
+        axis_names=cut.free,
+        check_vma=False,  # Pallas calls do not say over which axes they vary
+    )
+    return split(query, key, value, block, slots, far, *scales)
+
+
+def _fits(cut, query: jax.Array, key: jax.Array) -> bool:
+    ways = cut.ways(cut.heads)
+    kv_heads = key.shape[3] // query.shape[3]
+    return query.shape[0] % cut.ways(cut.batch) == 0 and kv_heads % ways == 0
+
+
+def _run(query, key, value, block, slots, far, *scales, where: str, windowed: bool) -> jax.Array:
+    # One device's part.
+    window = far if windowed else None
+    few = query.shape[1] * query.shape[2] <= FEW
+    run = block_diagonal if where == "tpu" and few else reference
+    return run(query, key, value, block, slots, *scales, window=window)
+
+
+def _of_block(cache: jax.Array, block: jax.Array | int) -> jax.Array:
+    return jax.lax.dynamic_index_in_dim(cache, block, keepdims=False)
+
+
+def reference(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    block: jax.Array | int,
+    slots: jax.Array,
+    key_scale: jax.Array | None = None,
+    value_scale: jax.Array | None = None,
+    window: jax.Array | int | None = None,
+) -> jax.Array:
+    """`decode_attention` in plain `jnp`."""
+    batch, length, _, width = query.shape
+    split = (batch, key.shape[2], -1, width)
+    keys, values = (_of_block(c, block).reshape(split).astype(query.dtype) for c in (key, value))
+    mask = plain.attention_mask(slots, jnp.arange(key.shape[2]), window=window)
+    if key_scale is None or value_scale is None:
+        return plain.dot_product_attention(query, keys, values, mask)[0]
+    kv_heads = keys.shape[2]
+    grouped = query.reshape(batch, length, kv_heads, -1, width)
+    scores = jnp.einsum("btkgw,bskw->bkgts", grouped, keys, preferred_element_type=jnp.float32)
+    scores = scores * (_by_head(key_scale, block)[:, :, None, None] * width**-0.5)
+    probs = jax.nn.softmax(jnp.where(mask[:, :, None], scores, plain.MASKED), axis=-1)
+    probs = (probs * _by_head(value_scale, block)[:, :, None, None]).astype(query.dtype)
+    out = jnp.einsum("bkgts,bskw->btkgw", probs, values)
+    return out.reshape(query.shape)
+
+
+def _by_head(scale: jax.Array, block: jax.Array | int) -> jax.Array:
+    # [blocks, B, S, K] to [B, K, S] of one block.
+    return jnp.swapaxes(_of_block(scale, block), 1, 2)
+
+
+def block_diagonal(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    block: jax.Array | int,
+    slots: jax.Array,
+    key_scale: jax.Array | None = None,
+    value_scale: jax.Array | None = None,
+    window: jax.Array | int | None = None,
+) -> jax.Array:
+    """`decode_attention` as two matmuls over the flat axis, for a TPU's matrix units.
+
+    A head's query lies in its own part of a row of zeros as long as all heads, so that one matmul
+    reads the flat keys as they lie; of the product with the flat values each head keeps its own
+    part. K times the multiplications, of which a matrix unit does 128 rows at the price of one.
+    """
+    batch, length, heads, width = query.shape
+    kv_heads = key.shape[3] // width
+    own = jnp.eye(kv_heads, dtype=query.dtype)
+    grouped = query.reshape(batch, length, kv_heads, -1, width)
+    spread = jnp.einsum("btkgw,kj->btkgjw", grouped, own).reshape(batch, length * heads, -1)
+    keys, values = (_of_block(c, block).astype(query.dtype) for c in (key, value))
+    scores = jnp.einsum("brf,bsf->brs", spread, keys, preferred_element_type=jnp.float32)
+    scores = scores.reshape(batch, length, kv_heads, -1, key.shape[2]) * width**-0.5
+    if key_scale is not None:
+        scores = scores * _by_head(key_scale, block)[:, None, :, None]
+    mask = plain.attention_mask(slots, jnp.arange(key.shape[2]), window=window)[:, 0]
+    probs = jax.nn.softmax(jnp.where(mask[:, :, None, None], scores, plain.MASKED), axis=-1)
+    if value_scale is not None:
+        probs = probs * _by_head(value_scale, block)[:, None, :, None]
+    rows = probs.astype(query.dtype).reshape(batch, length * heads, -1)
+    wide = jnp.einsum("brs,bsf->brf", rows, values)
+    wide = wide.reshape(batch, length, kv_heads, -1, kv_heads, width)
+    return jnp.einsum("btkgjw,kj->btkgw", wide, own).reshape(query.shape)

@@ -1,0 +1,80 @@
+"""The cache: rounded to int8 it is near a float one, and prompts enter it whole or in parts."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from geex_jax.models import ModelConfig, Transformer, init_cache
+from geex_jax.models.cache import append, read
+
+SIZES = {"vocab_size": 64, "context_length": 32, "d_model": 32, "num_layers": 2, "d_ff": 64}
+TOP = ModelConfig(**SIZES, num_heads=4)
+# Grouped heads, and a window that only the second layer has.
+GROUPED = ModelConfig(
+    **SIZES, num_heads=4, num_kv_heads=2, top_query_layer=False, position="rotary",
+    sliding_window=5, window_from_layer=1,
+)  # fmt: skip
+TOKENS = jax.random.randint(jax.random.key(1), (2, 12), 0, 64)
+LENGTHS = jnp.array([12, 7], jnp.int32)
+
+
+def parameters(config):
+    return jax.jit(Transformer(config).init)(jax.random.key(0), TOKENS)["params"]
+
+
+def cached(config, params, parts, fresh=False):
+    """Logits [B, V] behind each row's last token, and the cache, taken in by parts."""
+    cache, start, found = init_cache(config, 2, 16), 0, None
+    for size in parts:
+        lengths = jnp.clip(LENGTHS - start, 0, size)
+        logits, cache = Transformer(config).apply(
+            {"params": params}, TOKENS[:, start : start + size], lengths, cache, fresh,
+            method="prefill",
+        )  # fmt: skip
+        keep = (lengths > 0)[:, None]
+        found = logits if found is None else jnp.where(keep, logits, found)
+        start += size
+    return found, cache
+
+
+@pytest.mark.parametrize("config", [TOP, GROUPED], ids=["top query", "grouped, late window"])
+@pytest.mark.parametrize("held", ["model", "int8"])
+def test_prompts_enter_whole_or_in_parts_and_give_the_logits_of_a_plain_pass(config, held):
+    params = parameters(config)
+    plain = Transformer(config).apply({"params": params}, TOKENS)
+    want = plain[jnp.arange(2), LENGTHS - 1]
+    config = config.replace(kv_cache=held)
+    tolerance = (0.03 if held == "int8" else 1e-4) * float(jnp.abs(want).max())
+    fresh, whole = cached(config, params, [12], fresh=True)
+    for parts in ([12], [5, 7]):
+        got, cache = cached(config, params, parts)
+        np.testing.assert_allclose(got, want, atol=tolerance)
+        np.testing.assert_array_equal(cache.length, LENGTHS)
+    np.testing.assert_allclose(fresh, want, atol=1e-4 * float(jnp.abs(want).max()))
+    assert [x.dtype for x in whole.arrays] == (
+        [jnp.int8] * 2 + [jnp.float32] * 2 if held == "int8" else [jnp.float32] * 2
+    )
+    again, _ = Transformer(config).apply({"params": params}, TOKENS[:, :1], kv_cache=whole)
+    exact = dataclasses.replace(config, kv_cache="model")
+    _, other = cached(exact, params, [12], fresh=True)
+    true, _ = Transformer(exact).apply({"params": params}, TOKENS[:, :1], kv_cache=other)
+    np.testing.assert_allclose(again, true, atol=tolerance)
+
+
+def test_each_tokens_head_is_rounded_by_its_own_largest_magnitude():
+    config = TOP.replace(kv_cache="int8")
+    scale = 10.0 ** jnp.arange(-2, 2)[None, None, :, None]  # a head a thousand times another
+    new = jax.random.normal(jax.random.key(2), (2, 3, 4, 8)) * scale
+    start = dataclasses.replace(init_cache(config, 2, 16), length=jnp.array([0, 14]))
+    cache = append(start, new, 2 * new, 1)
+    key, value = read(cache, 1, jnp.float32)
+    most = jnp.abs(new).max(-1, keepdims=True)
+    for got, want, size in ((key, new, most), (value, 2 * new, 2 * most)):
+        got = got.reshape(2, 16, 4, 8)
+        assert np.all(np.abs(got[0, :3] - want[0]) <= size[0] / 254 + 1e-6)
+        assert np.all(np.abs(got[1, 14:] - want[1, :2]) <= size[1, :2] / 254 + 1e-6)
+        assert not np.any(got[0, 3:]) and not np.any(got[1, :14])  # the third ran past the slots
+    assert not np.any(read(cache, 0, jnp.float32)[0]) and cache.key_scale.shape == (3, 2, 16, 4)
