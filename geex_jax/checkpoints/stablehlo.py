@@ -158,17 +158,18 @@ def write(folder: pathlib.Path, source: Source, options: Options, ends: Any) -> 
     abstract = {p: jax.ShapeDtypeStruct(x.shape, x.dtype) for p, x in leaves.items()}
     prefill, decode = programs(config, slots)
     b, t = jax.export.symbolic_shape("b, t", constraints=[f"t <= {slots}"])
-    row = jax.ShapeDtypeStruct((b,), jnp.int32)
+    (rows,) = jax.export.symbolic_shape("b")  # another scope: decode has no t to solve for
     whole = jax.eval_shape(lambda: _fields(init_cache(config, 1, slots)))
     cache = {
-        name: row if name == "length" else jax.ShapeDtypeStruct(
-            (x.shape[0], b, *x.shape[2:]), x.dtype
+        name: jax.ShapeDtypeStruct(
+            (rows,) if name == "length" else (x.shape[0], rows, *x.shape[2:]), x.dtype
         )
         for name, x in whole.items()
-    }  # fmt: skip
+    }
+    tokens, lengths = (jax.ShapeDtypeStruct(s, jnp.int32) for s in ((b, t), (b,)))
     arguments = {
-        "prefill": (prefill, (abstract, jax.ShapeDtypeStruct((b, t), jnp.int32), row)),
-        "decode": (decode, (abstract, jax.ShapeDtypeStruct((b, 1), jnp.int32), cache)),
+        "prefill": (prefill, (abstract, tokens, lengths)),
+        "decode": (decode, (abstract, jax.ShapeDtypeStruct((rows, 1), jnp.int32), cache)),
     }
     about: dict[str, Any] = {
         "format": "geex-jax stablehlo 1",

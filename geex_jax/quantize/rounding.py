@@ -69,8 +69,8 @@ def in_groups(weight: jax.Array, group: int | None) -> jax.Array:
 def scale_of(weight: jax.Array, bits: int, rounding: Rounding = "clean") -> jax.Array:
     """max|W| / largest integer over the last axis of float32 [..., n]: [...]."""
     peak = jnp.max(jnp.abs(weight), axis=-1)
-    # XLA would turn division by a constant into an inexact multiplication.
-    peak, largest = jax.lax.optimization_barrier((peak, jnp.float32(2 ** (bits - 1) - 1)))
+    # XLA would turn division by one number into an inexact multiplication.
+    largest = jax.lax.optimization_barrier(jnp.full_like(peak, 2 ** (bits - 1) - 1))
     scale = peak / largest
     if rounding == "official":
         scale = jnp.maximum(round_to_float16(scale), FLOAT16_STEP)
