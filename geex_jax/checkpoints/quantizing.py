@@ -24,7 +24,7 @@ from geex_jax.checkpoints.source import Source
 from geex_jax.checkpoints.sources import open_source
 from geex_jax.errors import GeexError
 from geex_jax.parallel import by_path, tree_of
-from geex_jax.quantize import Policy, formats_of, quantize_params
+from geex_jax.quantize import Policy, formats_of, quantization_of, quantize_params
 from geex_jax.quantize.calibrate import Batch, calibrate_blocks
 from geex_jax.quantize.rounding import (
     Rounding,
@@ -90,9 +90,15 @@ def quantize_model(
             read = _reader(opened)
             calibrate_blocks(opened.config, read, table, batches, blocks[0], progress)
 
-    how = {"policy": table.name, "rules": [list(rule) for rule in table.rules],
-           "rounding": rounding, "calibration": _calibration(batches),
-           "from": str(opened.path)}  # fmt: skip
+    narrow = quantization_of(abstract)
+    how: dict[str, Any] = {
+        "policy": table.name,
+        "bits": narrow and narrow.bits,
+        "rules": [list(rule) for rule in table.rules],
+        "rounding": rounding,
+        "calibration": _calibration(batches),
+        "from": str(opened.path),
+    }
     return converting.write_model(
         _source(opened, abstract, convert),
         dest,
@@ -115,14 +121,19 @@ def _calibration(batches: Sequence[Batch] | None) -> dict[str, Any] | None:
     return {"method": "gptq", "tokens": counts, "rows": content}
 
 
-def _plan(source: Source, policy: Any, rounding: Rounding) -> tuple[Policy, Params]:
-    """The policy and the shapes of what will be written; nothing is read."""
+def shapes_of(source: Source) -> Params:
+    """The parameters of an opened checkpoint as shapes; nothing is read."""
     kinds = {}
     for name, binding in source.bindings.items():
         kinds |= dict.fromkeys((path for path, _ in binding.parts), source.tensors[name].dtype)
-    tree = tree_of(
+    return tree_of(
         {path: jax.ShapeDtypeStruct(shape, kinds[path]) for path, shape in source.leaves.items()}
     )
+
+
+def _plan(source: Source, policy: Any, rounding: Rounding) -> tuple[Policy, Params]:
+    """The policy and the shapes of what will be written."""
+    tree = shapes_of(source)
     table = checked_policy(tree, policy, rounding)
     return table, jax.eval_shape(lambda t: quantize_params(t, table, rounding), tree)
 
@@ -272,17 +283,20 @@ def _reader(source: Source) -> Callable[[str], Params]:
     return read
 
 
-def model_errors(before: files.Path, after: files.Path) -> dict[str, float]:
+def model_errors(
+    before: files.Path, after: files.Path, num_heads: int | None = None
+) -> dict[str, float]:
     """||W - W'|| / ||W|| of every quantized weight of every layer, one in memory at a time.
 
     Args:
       before: the float checkpoint, as `quantize_model` took it.
       after: the model folder that it made.
+      num_heads: of an official CodeGeeX checkpoint.
 
     Returns:
       Path to error, "layers/3/mlp/up"; an all-zero weight gives 0.
     """
-    floats, held = open_source(before), open_source(after)
+    floats, held = open_source(before, num_heads=num_heads), open_source(after)
     where = {(p, b.layer): n for n, b in held.bindings.items() for p, _ in b.parts}
     errors: dict[str, float] = {}
     for name, binding in floats.bindings.items():

@@ -78,13 +78,18 @@ def _relative_error(kernel: jax.Array, linear: Params) -> jax.Array:
 
 
 def make_report(
-    before: Params, after: Params, comparison: Comparison | None = None, **facts: Any
+    before: Params,
+    after: Params,
+    comparison: Comparison | None = None,
+    errors: dict[str, float] | None = None,
+    **facts: Any,
 ) -> dict[str, Any]:
     """Collects the figures of a quantization as a JSON-able dict.
 
     Args:
-      before, after: float and quantized parameters.
+      before, after: float and quantized parameters; with `errors`, their shapes will do.
       comparison: cost on validation text, or None if no text was given.
+      errors: see `layer_errors`, which makes them of the parameters if they are not given.
       **facts: further entries, e.g. the names of the checkpoint and the data.
 
     Raises:
@@ -106,7 +111,7 @@ def make_report(
         "bytes_before": size_before,
         "bytes_after": size_after,
         "ratio": size_after / size_before,
-        "relative_error": layer_errors(before, after),
+        "relative_error": layer_errors(before, after) if errors is None else errors,
         "validation": validation,
     }
 

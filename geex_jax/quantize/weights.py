@@ -122,6 +122,11 @@ def checked_policy(params: Params, policy: Policy | str | int, rounding: str) ->
     return table
 
 
+def check_policy(params: Params, policy: Policy | str | int, rounding: Rounding = "clean") -> None:
+    """Raises the GeexError that `quantize_params` would, before anything is computed."""
+    jax.eval_shape(lambda tree: quantize_params(tree, policy, rounding), params)
+
+
 def weights_of(params: Params) -> list[str]:
     """The paths that a policy decides about: linears and the token table."""
     found: list[str] = []
