@@ -21,14 +21,17 @@ from geex_jax.checkpoints import (
     store,
     torch_write,
 )
+from geex_jax.checkpoints.compressed import SCALE, Shaped, config_of, with_integers
 from geex_jax.checkpoints.families import HUGGING_FACE, Binding, Family, codegeex, write_config
 from geex_jax.checkpoints.families.configs import comparable
 from geex_jax.checkpoints.output import DTYPES, cast, dtype_name
+from geex_jax.checkpoints.quantizing import shapes_of
 from geex_jax.checkpoints.source import Source
 from geex_jax.checkpoints.sources import open_source
 from geex_jax.checkpoints.tensors import Lazy, size_of
 from geex_jax.errors import GeexError, did_you_mean
 from geex_jax.models import ModelConfig
+from geex_jax.quantize import formats_of
 
 FORMATS = ("hf", "codegeex", "safetensors", "stablehlo")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "merges.txt")
@@ -166,18 +169,47 @@ def _choose(
                 raise GeexError(
                     f"the official CodeGeeX code has no {key} = {value!r}", "use --format hf"
                 )
-        scales = [p for p in source.bindings if p.endswith("kernel_scale")]
-        if scales and source.tensors[scales[0]].dtype != np.float16:
-            raise GeexError(
-                "the official code wants float16 scales", "quantize with --rounding official"
-            )
+        _check_official(source)
         return codegeex.family(fused, ranks), {}
-    if any(p.endswith("kernel_scale") for p in source.bindings):
+    formats = _formats(source)
+    if not formats:
+        return _fitting(source, name)
+    if formats != {"int8"} or any("tokens_scale" in path for path in source.leaves):
         raise GeexError(
-            "transformers has no place for our int8 and int4 weights",
-            "export the float checkpoint, or use --format codegeex or safetensors",
+            f"a folder for transformers holds int8 weights of linears, not {_listed(formats)}",
+            "quantize with --policy int8, or use --format codegeex or safetensors",
         )
-    return _fitting(source, name)
+    family, config = _fitting(source, name)
+    ignored = [n.removesuffix(".weight") for n, b in with_integers(family).bind(
+        source.config, source.leaves).items() if b.parts[0][0].endswith("/kernel")]  # fmt: skip
+    if source.config.tied_head or "lm_head" in ignored:
+        ignored = [*(n for n in ignored if n != "lm_head"), "lm_head"]
+    return with_integers(family), config | {"quantization_config": config_of(ignored)}
+
+
+def _formats(source: Source) -> set[str]:
+    """The formats of quantized weights, none for a float model."""
+    return {name for name in formats_of(shapes_of(source)).values() if name != "float"}
+
+
+def _listed(formats: set[str]) -> str:
+    return " and ".join(sorted(formats)) + " (or a quantized token table)"
+
+
+def _check_official(source: Source) -> None:
+    """Raises GeexError for a quantized model that the official code would not load."""
+    formats = _formats(source)
+    scales = [p for p in source.bindings if p.endswith("kernel_scale")]
+    if scales and source.tensors[scales[0]].dtype != np.float16:
+        raise GeexError(
+            "the official code wants float16 scales", "quantize with --rounding official"
+        )
+    kept = [p for p in source.leaves if p.endswith("/kernel")]
+    if formats and (len(formats) > 1 or kept or formats - {"int8", "int4"}):
+        raise GeexError(
+            f"the official code has all linears in int8 or all in int4, not {_listed(formats)}",
+            "quantize with --policy int8 or int4 and --rounding official",
+        )
 
 
 def _check_ranks(config: ModelConfig, ranks: int) -> None:
@@ -199,11 +231,11 @@ def _fitting(source: Source, name: str | None) -> tuple[Family, dict[str, Any]]:
         if name not in HUGGING_FACE:
             raise GeexError(f"unknown family {name!r}", did_you_mean(name, HUGGING_FACE))
         family = HUGGING_FACE[name]
-        family.bind(source.config, source.leaves)
+        family.bind(source.config)
         return family, write_config(family, source.config, values if name == came_from else None)
     for family in HUGGING_FACE.values():
         try:
-            family.bind(source.config, source.leaves)
+            family.bind(source.config)
             return family, write_config(family, source.config)
         except GeexError:
             continue
@@ -245,6 +277,8 @@ def _outward(source: Source, family: Family, kind: np.dtype | None) -> dict[str,
         elif kind is not None and found.name in DTYPES and not name.endswith("_scale"):
             found = kind
         out[name] = Outward(binding, parts, found)
+        if name.endswith(SCALE) and family.name in HUGGING_FACE:
+            out[name] = Shaped(out[name], (*out[name].shape, 1))
     return out
 
 
