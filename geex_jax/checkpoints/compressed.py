@@ -44,7 +44,7 @@ def config_of(ignored: list[str]) -> dict[str, Any]:
     """The `quantization_config` of int8 weights; `ignored` are the linears that stay float."""
     weights = WEIGHTS | {"dynamic": False, "group_size": None, "observer": "minmax"}
     group = {"targets": ["Linear"], "weights": weights, "input_activations": None,
-             "output_activations": None}  # fmt: skip
+             "output_activations": None, "format": FORMAT}  # fmt: skip
     return {
         "quant_method": METHOD,
         "format": FORMAT,

@@ -127,7 +127,7 @@ def test_on_a_mesh_of_eight_it_is_the_same_and_stays_in_its_place(params, policy
     mesh = make_mesh({"fsdp": 2, "tensor": 4})
     placed = jax.device_put(params, shardings(mesh, params))
     got = quantize_params(placed, policy, place=placer(mesh), consume=True)
-    table = by_path(shardings(mesh, got))
+    table = by_path(shardings(mesh, got, uneven=True))
     for path, leaf in by_path(got).items():
         assert leaf.sharding.is_equivalent_to(table[path], leaf.ndim), path
     ints = next(x for p, x in by_path(got).items() if p.startswith("layers/mlp/up/kernel_int"))
