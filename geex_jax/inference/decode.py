@@ -145,7 +145,7 @@ def pin_quantized(params: Params, value: jax.Array) -> tuple[Params, jax.Array]:
     loose = [
         i
         for i, (path, _) in enumerate(leaves)
-        if path[0].key != "layers" and path[-1].key in ("kernel_int8", "kernel_int4")
+        if path[0].key != "layers" and path[-1].key in ("kernel_int8", "kernel_int4", "tokens_int8")
     ]
     if not loose:
         return params, value

@@ -8,7 +8,6 @@ are the rows' activations (on the host), one block, and its sums: whatever the d
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
@@ -169,19 +168,20 @@ def _sums(
     window: bool,
 ) -> dict[str, jax.Array]:
     """X^T X float32 [in, in] of every linear of a block, by its path inside the block."""
+    watched, whose = _watcher(config, part, window)
     total: list[jax.Array] = []
-    which: dict[str, int] = {}
     for x, row in zip(held, rows, strict=True):
-        found, names = _watch(config, part, leaves, x, row, window)
-        which = dict(names)
+        found = watched(leaves, x, row)
         total = [a + b for a, b in zip(total, found, strict=True)] if total else list(found)
-    return {name: total[i] for name, i in which.items()}
+    return {name: total[i] for name, i in whose.items()}
 
 
-def _watch(config, part, leaves, x, row, window) -> tuple[list[jax.Array], list[tuple[str, int]]]:
-    names: list[tuple[str, int]] = []
+@functools.lru_cache(maxsize=8)  # one compilation for all blocks of a kind
+def _watcher(config: ModelConfig, part: str, window: bool) -> tuple[Any, dict[str, int]]:
+    """A compiled function that gives the sums of a block's linears, and which sum is whose."""
+    whose: dict[str, int] = {}
 
-    def watched(leaves, x, row):
+    def watched(leaves: Params, x: jax.Array, row: Mapping[str, jax.Array]) -> list[jax.Array]:
         inputs: dict[str, jax.Array] = {}
 
         def look(module: nn.Module, x: jax.Array) -> None:
@@ -191,18 +191,11 @@ def _watch(config, part, leaves, x, row, window) -> tuple[list[jax.Array], list[
         # Query, key and value share their input, and so do gate and up: one sum for each array.
         kinds = list({id(one): one for one in inputs.values()}.values())
         where = {id(one): i for i, one in enumerate(kinds)}
-        names[:] = [(name, where[id(one)]) for name, one in inputs.items()]
+        whose.update({name: where[id(one)] for name, one in inputs.items()})
         counts = (row["segment_ids"] > 0)[..., None]
         return [_gram(jnp.where(counts, one.astype(jnp.float32), 0.0)) for one in kinds]
 
-    key = (config, part, window)
-    if key not in _watchers:  # one compilation for all blocks of a kind
-        _watchers[key] = jax.jit(watched), names
-    function, names = _watchers[key]
-    return function(leaves, x, row), names
-
-
-_watchers: dict[Any, tuple[Any, list[tuple[str, int]]]] = {}
+    return jax.jit(watched), whose
 
 
 def _gram(x: jax.Array) -> jax.Array:
@@ -264,8 +257,3 @@ def _run(
         out = Transformer(alone).apply({"params": variables}, *inputs, method="hidden")
     assert isinstance(out, jax.Array)
     return out
-
-
-def rows_needed(tokens: int, length: int, batch_size: int) -> int:
-    """Batches of `batch_size` rows of `length` that hold about `tokens` tokens."""
-    return max(1, math.ceil(tokens / (length * batch_size)))

@@ -87,12 +87,11 @@ def test_what_cannot_be_exported_is_one_line(tmp_path):
     config = CODEGEEX
     checkpoints.save_model(tmp_path / "model", config, params_of(config))
     for options, words in (
-        ({"platforms": ("cpu", "abacus")}, "unknown platform 'abacus'"),
-        ({"slots": 64}, "--slots 64 in a context of 32"),
+        (stablehlo.Options(platforms=("cpu", "abacus")), "unknown platform 'abacus'"),
+        (stablehlo.Options(slots=64), "--slots 64 in a context of 32"),
     ):
         with pytest.raises(GeexError, match=words):
-            export(tmp_path / "model", tmp_path / "out", format="stablehlo",
-                   programs=stablehlo.Options(**options))  # fmt: skip
+            export(tmp_path / "model", tmp_path / "out", format="stablehlo", programs=options)
     with pytest.raises(GeexError, match="are for stablehlo"):
         export(tmp_path / "model", tmp_path / "out", programs=stablehlo.Options())
     assert not (tmp_path / "out").exists()

@@ -53,7 +53,9 @@ def test_it_is_what_memory_gives(model, tmp_path, policy, rounding):
     how = loaded.provenance["quantization"]
     assert how["rounding"] == rounding and how["formats"]["layers/mlp/up"].startswith("int")
     seen = inspecting.inspect(out, fingerprint=False)
-    assert seen.quantization["formats"] == sorted({*how["formats"].values()} - {"float"})
+    assert seen.quantization and seen.quantization["formats"] == sorted(
+        {*how["formats"].values()} - {"float"}
+    )
     assert seen.parameters == sum(x.size for x in jax.tree.leaves(params))
     errors = quantizing.model_errors(folder, out)
     for path, error in layer_errors(params, expected).items():
