@@ -76,6 +76,7 @@ setup(
         "geex_jax.benchmark.languages": ["native/*"],
         "geex_jax.benchmark.report": ["samples.js"],
         "geex_jax.data.report": ["page.css"],
+        "geex_jax.kernels": ["native/*"],
         "geex_jax.pages": ["page.html", "page.css"],
         "geex_jax.serving": ["static/*"],
     },
