@@ -134,17 +134,17 @@ class Bench:
         longest = max(args.prompt + args.new_tokens, args.session + 64)
         if longest > room:
             raise GeexError(f"{longest} tokens in a context of {room}", "make prompts shorter")
-        self.context = min(room, -(-longest // 256) * 256)
         self.random = np.random.default_rng(0)
 
     def prompt(self, length: int) -> tuple[int, ...]:
         """Random ids."""
         return tuple(self.random.integers(1, self.tokenizer.vocab_size, length).tolist())
 
-    def engine(self, slots: int, **settings: Any) -> Engine:
-        """A warm engine that is running."""
+    def engine(self, slots: int, tokens: int, **settings: Any) -> Engine:
+        """A warm engine with rows for `tokens` that is running."""
+        context = min(self.model.config.context_length, -(-tokens // 128) * 128)
         settings = {"prefix_cache_bytes": 0} | settings
-        config = EngineConfig(slots=slots, context=self.context, **settings)
+        config = EngineConfig(slots=slots, context=context, windows=(context,), **settings)
         engine = Engine(self.model, self.params, self.tokenizer, config)
         engine.warm()
         engine.start()
@@ -162,7 +162,7 @@ class Bench:
             )
             for i, j in enumerate(order)
         ]
-        engine = self.engine(count)
+        engine = self.engine(count, args.prompt + args.new_tokens)
         rounds: dict[str, list[tuple[float, list[Ticket]]]] = {"single": [], "batched": []}
         for _ in range(args.rounds):
             rounds["single"].append(_in_turn(engine, requests))
@@ -186,8 +186,8 @@ class Bench:
         """An editor's prompts, each a few tokens longer than the one before."""
         whole = self.prompt(self.args.session + 60)
         prompts = [whole[: self.args.session + 5 * i] for i in range(12)]
-        kept = self.engine(1, prefix_cache_bytes=1 << 28)
-        plain = self.engine(1)
+        kept = self.engine(1, self.args.session + 64, prefix_cache_bytes=1 << 28)
+        plain = self.engine(1, self.args.session + 64)
         seconds: dict[str, list[float]] = {"kept": [], "plain": []}
         same = True
         for i, prompt in enumerate(prompts):
@@ -210,9 +210,10 @@ class Bench:
     def guessing(self) -> dict[str, Any]:
         """A prompt of parts that come again, with and without guesses."""
         part = self.prompt(40)
-        request = Request((*part, *self.prompt(4), *part, *part[:20]), _greedy(200))
-        plain = self.engine(1)
-        guess = self.engine(1, speculate=self.args.speculate)
+        prompt = (*part, *self.prompt(4), *part, *part[:20])
+        request = Request(prompt, _greedy(min(200, self.args.session + 64 - len(prompt))))
+        plain = self.engine(1, self.args.session + 64)
+        guess = self.engine(1, self.args.session + 64, speculate=self.args.speculate)
         best = {"plain": 1e9, "guessed": 1e9}
         found = {}
         for _ in range(self.args.rounds):

@@ -115,7 +115,8 @@ class Engine:
             if self._stopping is not None:
                 raise Stopped("the engine has stopped", "start a new one")
             waiting = len(self._inbox) + len(self.scheduler.waiting)
-            if waiting + params.n > self.config.max_waiting + self.config.slots:
+            free = self.config.slots - self.scheduler.busy
+            if waiting + params.n > self.config.max_waiting + free:
                 self.statistics.add(rejected=1)
                 raise Overloaded(f"{waiting} samples wait already", "try again later")
             self._inbox.extend(sequences)

@@ -112,8 +112,10 @@ def init_pool(state: EngineState, count: int, block: int) -> Pool:
     return {name: make(x) for name, x in named(state).items()}
 
 
-def save(state: EngineState, pool: Pool, row: jax.Array, places: jax.Array) -> Pool:
-    """Copies blocks 0, 1, ... of a row to `places` int32 [W] of the pool, which is given up.
+def save(
+    state: EngineState, pool: Pool, row: jax.Array, first: jax.Array, places: jax.Array
+) -> Pool:
+    """Copies blocks first, first + 1, ... of a row to `places` int32 [W] of a pool given up.
 
     A place past the pool's end means that the block is not copied.
     """
@@ -121,7 +123,7 @@ def save(state: EngineState, pool: Pool, row: jax.Array, places: jax.Array) -> P
     def copy(name: str, buffer: jax.Array) -> jax.Array:
         block, width = pool[name].shape[2:]
         size = (buffer.shape[0], 1, len(places) * block, width)
-        piece = jax.lax.dynamic_slice(buffer, (0, row, 0, 0), size)
+        piece = jax.lax.dynamic_slice(buffer, (0, row, first * block, 0), size)
         piece = piece.reshape(buffer.shape[0], len(places), block, width)
         return pool[name].at[:, places].set(piece, mode="drop")
 

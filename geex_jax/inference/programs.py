@@ -19,7 +19,7 @@ from geex_jax.models import Transformer
 from geex_jax.parallel import use_mesh
 
 Progress = Callable[[int, int, str], None]
-MOST_PROGRAMS = 512  # that the process keeps
+MOST_PROGRAMS = 128  # that the process keeps for engines to come
 _COMPILED: OrderedDict[Any, Any] = OrderedDict()
 _LOCK = threading.Lock()
 
@@ -29,6 +29,12 @@ def persist(folder: str) -> None:
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def forget() -> None:
+    """Lets go of the programs that are kept for engines to come."""
+    with _LOCK:
+        _COMPILED.clear()
 
 
 def sizes_up_to(limit: int, first: int, factor: int) -> tuple[int, ...]:
@@ -127,9 +133,9 @@ class Programs:
         given = (self.state, np.int32(source), np.int32(target))
         self.state = self.get(("copy", window), given)(*given)
 
-    def save(self, row: int, places: np.ndarray) -> None:
+    def save(self, row: int, first: int, places: np.ndarray) -> None:
         """Copies blocks of a row to the prefix pool; see `prefix.save`."""
-        given = (self.state, self.pool, np.int32(row), places)
+        given = (self.state, self.pool, np.int32(row), np.int32(first), places)
         self.pool = self.get(("save", len(places)), given)(*given)
 
     def load(self, row: int, places: np.ndarray) -> None:

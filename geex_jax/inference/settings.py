@@ -81,15 +81,26 @@ class EngineConfig:
         for name, sizes, last in (("batches", batches, self.slots), ("windows", windows, context)):
             if sizes[-1] != last or list(sizes) != sorted(set(sizes)) or sizes[0] < 1:
                 raise GeexError(f"engine.{name} = {sizes}", f"ascend to {last}")
-        chunk = min(self.prefill_chunk, context)
-        return Sizes(context, batches, windows, sizes_up_to(chunk, min(16, chunk), 4))
+        chunk, block = min(self.prefill_chunk, context), min(self.prefix_block, context)
+        return Sizes(
+            context, batches, windows, sizes_up_to(chunk, min(16, chunk), 4),
+            sizes_up_to(context // block, min(4, context // block), 4), block,
+        )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Slots of a row, and ascending sizes that programs are compiled for."""
+    """Slots of a row, and ascending sizes that programs are compiled for.
+
+    Attributes:
+      context: slots of a row.
+      batches: rows of decode steps. windows: slots that are read. chunks: tokens of prompts.
+      blocks: blocks of `block` tokens that go into the prefix cache or out of it together.
+    """
 
     context: int
     batches: tuple[int, ...]
     windows: tuple[int, ...]
     chunks: tuple[int, ...]
+    blocks: tuple[int, ...]
+    block: int

@@ -76,6 +76,7 @@ class Drawn:
     Attributes:
       tokens: int32 [b, width]. count: int32 [b], how many of them.
       proposed, accepted: int32 [b], guessed tokens, and those that were right.
+      steps: int32 [], passes of the model.
       scores: None, or float32 [b, width], int32 [b, width, top], float32 [b, width, top].
     """
 
@@ -83,6 +84,7 @@ class Drawn:
     count: jax.Array
     proposed: jax.Array
     accepted: jax.Array
+    steps: jax.Array
     scores: tuple[jax.Array, ...] | None = None
 
 
@@ -180,7 +182,7 @@ def decode(
         )
     loop = _Loop(
         jnp.int32(0), view, draft, rows.history, finished,
-        Drawn(jnp.zeros((batch, width), jnp.int32), ints, ints, ints, tops), counts,
+        Drawn(jnp.zeros((batch, width), jnp.int32), ints, ints, ints, jnp.int32(0), tops), counts,
     )  # fmt: skip
 
     def going(loop: _Loop) -> jax.Array:
@@ -315,6 +317,7 @@ def _record(
             loop.drawn.count + count,
             loop.drawn.proposed + jnp.where(going, known, 0),
             loop.drawn.accepted + jnp.where(going, jnp.maximum(count - 1, 0), 0),
+            loop.step + 1,
             scores,
         ),
         counts,

@@ -43,7 +43,7 @@ class Turns:
     def reset(self) -> None:
         """An empty device: fresh state, nothing kept."""
         config = self._config
-        block = min(config.prefix_block, self._sizes.context)
+        block = self._sizes.block
         blocks = self._programs.reset(
             config.slots, self._sizes.context, config.prefix_cache_bytes, block
         )
@@ -91,8 +91,7 @@ class Turns:
             else:
                 self._programs.copy_row(source, row, fitting(self._sizes.windows, count))
         elif pooled and self._trie is not None:
-            window = fitting(self._sizes.windows, pooled)
-            width = window // self._trie.block
+            width = fitting(self._sizes.blocks, len(places))
             self._programs.load(row, prefix.padded(places, width, self._filler))
             count = pooled
         else:
@@ -111,13 +110,13 @@ class Turns:
         new = self._trie.add(held(sequence))
         if not new:
             return
-        most = (new[-1][0] + 1) * self._trie.block
-        places = prefix.padded(
-            [], fitting(self._sizes.windows, most) // self._trie.block, self._filler
-        )
+        blocks, last = [block for block, _ in new], self._sizes.blocks[-1]
+        width = fitting(self._sizes.blocks, len(blocks))
+        first = min(blocks[0], last - width)
+        places = prefix.padded([], width, self._filler)
         for block, place in new:
-            places[block] = place
-        self._programs.save(sequence.row, places)
+            places[block - first] = place
+        self._programs.save(sequence.row, first, places)
 
     # Reading prompts
 
@@ -204,7 +203,7 @@ class Turns:
         began = time.monotonic()
         drawn = self._programs.decode(shape, running, count)
         elapsed = time.monotonic() - began
-        made = max(1, int(drawn.count.max()) if not shape.draft else count)
+        made = max(1, int(drawn.steps))
         if known == self._programs.compiled:  # else it was compiled just now
             key = (shape.batch, shape.draft)
             old = self._seconds.get(key, elapsed / made)
@@ -282,7 +281,7 @@ class Turns:
         found = None
         if params.logprobs is not None:
             scores = tuple(x[row] for x in drawn.scores)
-            found = logprobs.to_list(new, scores, params.logprobs)
+            found = logprobs.to_list(tokens[:used], scores, params.logprobs)
         finish: Any = stream.finish
         if finish is None and len(sequence.drawn) >= sequence.budget:
             finish = "length"

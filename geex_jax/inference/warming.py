@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geex_jax.inference import steps
-from geex_jax.inference.programs import Progress
+from geex_jax.inference.programs import Progress, fitting
 from geex_jax.inference.requests import SamplingParams
 from geex_jax.inference.state import settings_of
 
@@ -41,8 +41,8 @@ def plan(engine: Engine) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
                 yield f"prefill {chunk} of {window}", steps.Chunk(chunk, window), given
     for draft, ngram in guesses(engine):
         for batch in sizes.batches:
-            if draft and ngram and batch > max(config.speculate_rows, sizes.batches[0]) * 4:
-                continue
+            if ngram and batch > fitting(sizes.batches, config.speculate_rows):
+                continue  # rows are moved together before anything is guessed
             for window in sizes.windows:
                 shape = steps.Decode(batch, window, config.steps, draft, ngram)
                 given = (*weights, state, np.zeros(batch, bool), zero, None)
@@ -53,11 +53,10 @@ def plan(engine: Engine) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
     yield "activate", "activate", (state, zero, numbers, tokens)
     for window in sizes.windows:
         yield f"copy {window}", ("copy", window), (state, zero, zero)
-        if programs.pool is not None:
-            width = window // config.prefix_block
-            given = (state, programs.pool, zero, np.zeros(width, np.int32))
-            yield f"keep {window}", ("save", width), given
-            yield f"recall {window}", ("load", width), given
+    for width in sizes.blocks if programs.pool is not None else ():
+        places = np.zeros(width, np.int32)
+        yield f"keep {width}", ("save", width), (state, programs.pool, zero, zero, places)
+        yield f"recall {width}", ("load", width), (state, programs.pool, zero, places)
 
 
 def guesses(engine: Engine) -> list[tuple[int, int]]:

@@ -44,6 +44,7 @@ class Transformer(nn.Module):
                 split_rngs={"params": True, "dropout": True},
                 in_axes=nn.broadcast,  # pyright: ignore[reportArgumentType]
                 length=config.num_layers,
+                unroll=config.scan_unroll,
             )(config)
         else:
             self.layers = [block(config) for _ in range(config.num_layers)]

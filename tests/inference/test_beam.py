@@ -98,12 +98,12 @@ class Table:
             return tokens
         steps = kv_cache.length[:, None] + jnp.arange(tokens.shape[1])
         cache = dataclasses.replace(kv_cache, length=kv_cache.length + tokens.shape[1])
-        return variables["params"][steps % beam_peer.PLACES, tokens], cache
+        return variables["params"]["table"][steps % beam_peer.PLACES, tokens], cache
 
 
 def test_beams_are_those_of_transformers():
     fixture = pathlib.Path(__file__).parent.parent / "fixtures" / "beam.json"
-    model, table = Table(), jnp.asarray(beam_peer.table())
+    model, table = Table(), {"table": jnp.asarray(beam_peer.table())}
     ends = set()
     for (early, penalty, prompt, count), rows in zip(
         beam_peer.cases(), json.loads(fixture.read_text()), strict=True

@@ -4,7 +4,10 @@ import asyncio
 import itertools
 import threading
 
+import jax
+import jax.numpy as jnp
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from geex_jax.errors import GeexError
 from geex_jax.inference import (
@@ -17,6 +20,7 @@ from geex_jax.inference import (
     generate,
     generate_tokens,
 )
+from geex_jax.inference.programs import persist
 from tests.inference.helpers import ByteTokenizer, small_model
 
 TOKENIZER = ByteTokenizer()
@@ -90,7 +94,7 @@ def test_the_size_of_the_batch_and_moves_between_rows_change_no_token(small):
         slots=4, batches=(1, 4), windows=(96,), prefill_chunk=16, prefix_cache_bytes=0
     )
     engine = Engine(*small, TOKENIZER, sizes)
-    budgets = [3, 9, 24, 5, 20]  # short ones leave first, so that long ones move to low rows
+    budgets = [3, 9, 24, 5, 6]  # short ones leave first, so that long ones move to low rows
     requests = [ask(p, max_new_tokens=n, temperature=n % 2, seed=n)
                 for p, n in zip(PROMPTS, budgets, strict=True)]  # fmt: skip
     found = run(engine, *requests)
@@ -181,6 +185,22 @@ def test_cancelled_late_and_too_many(small, engine):
     assert [t.result(0)[0].finish for t in tickets] == ["cancelled"] * 2
     with pytest.raises(Stopped):
         little.submit(ask([1]))
+
+
+def test_compiled_programs_are_kept_in_a_folder(tmp_path):
+    names = (
+        "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs",
+        "jax_persistent_cache_min_entry_size_bytes",
+    )  # fmt: skip
+    before = {name: getattr(jax.config, name) for name in names}
+    try:
+        persist(str(tmp_path))
+        jax.jit(lambda x: x * 3 + 1).lower(jnp.ones(17)).compile()
+        assert list(tmp_path.iterdir())
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
 
 
 def test_mistakes_are_named_before_anything_runs(small, engine):

