@@ -103,3 +103,21 @@ def test_layers_read_in_place_out_of_the_stack_are_those_of_a_plain_scan(monkeyp
     got: Any = run(TOKENS[:, :3], cache)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_the_kernel_that_writes_an_int8_cache_is_the_plain_write(tokens, monkeypatch):
+    config = TOP.replace(d_model=256, num_heads=2, kv_cache="int8")
+    cache = init_cache(config, 4, 128)
+    noise = [jax.random.randint(jax.random.key(3), x.shape, -9, 9).astype(x.dtype)
+             for x in cache.arrays]  # fmt: skip
+    fields = dict(zip(("key", "value", "key_scale", "value_scale"), noise, strict=True))
+    # Rows 1 to 3 take part; the last one's tokens run past the end.
+    view = dataclasses.replace(cache, **fields, row=jnp.int32(1), length=jnp.array([0, 63, 127]))
+    new = jax.random.normal(jax.random.key(4), (3, tokens, 2, 128))
+    want = append(view, new, 2 * new, 1)
+    monkeypatch.setattr("geex_jax.kernels.append_pallas.wanted", lambda *_: True)
+    got = append(view, new, 2 * new, 1)
+    for a, b, old in zip(got.arrays, want.arrays, noise, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert not np.array_equal(a[1, 1:, [0, 63, 127]], old[1, 1:, [0, 63, 127]])
