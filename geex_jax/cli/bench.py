@@ -20,6 +20,7 @@ BENCHES: dict[str, tuple[str, str]] = {
     "data": ("data_bench", "the corpus pipeline, stage by stage, against peers; the same bytes"),
     "loader": ("loader_bench", "tokens/s of the loader, and its memory over epochs"),
     "attention": ("attention_bench", "attention's kernels here: equality and milliseconds"),
+    "kernels": ("kernels_bench", "decode's kernels here: equality, ms, share of the bandwidth"),
     "plan": ("plan_bench", "what remat, rows, mesh and flags do to a step compiled for a slice"),
     "collectives": (
         "collectives_bench",

@@ -19,7 +19,7 @@ from geex_jax.models import Transformer
 from geex_jax.parallel import use_mesh
 
 Progress = Callable[[int, int, str], None]
-MOST_PROGRAMS = 512  # that the process keeps
+MOST_PROGRAMS = 128  # that the process keeps for engines to come
 _COMPILED: OrderedDict[Any, Any] = OrderedDict()
 _LOCK = threading.Lock()
 
@@ -29,6 +29,12 @@ def persist(folder: str) -> None:
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def forget() -> None:
+    """Lets go of the programs that are kept for engines to come."""
+    with _LOCK:
+        _COMPILED.clear()
 
 
 def sizes_up_to(limit: int, first: int, factor: int) -> tuple[int, ...]:
@@ -180,11 +186,16 @@ class Programs:
 
     def lower(self, key: Any, given: tuple[Any, ...]) -> Any:
         """A shape's program, lowered for arguments as given."""
+        with self._context():
+            return self.trace(key, given).lower()
+
+    def trace(self, key: Any, given: tuple[Any, ...]) -> Any:
+        """A shape's program, traced for arguments as given: arrays, or shapes with shardings."""
         run, given_up = self._function(key)
         with self._context():
             out = self._out_shardings(key)
             settings = {} if out is None else {"out_shardings": out}
-            return jax.jit(run, donate_argnums=given_up, **settings).lower(*given)
+            return jax.jit(run, donate_argnums=given_up, **settings).trace(*given)
 
     def _function(self, key: Any) -> tuple[Callable[..., Any], int]:
         """What a shape's program computes, and which argument is given up to it."""

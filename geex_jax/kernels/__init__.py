@@ -6,8 +6,10 @@ from geex_jax.kernels.decode_attention import decode_attention
 from geex_jax.kernels.int8_matmul import int8_matmul, quantize
 from geex_jax.kernels.plain import attention_mask, dot_product_attention
 from geex_jax.kernels.quantized import quantized_matmul, unpack_int4
+from geex_jax.kernels.quantized_tpu import Stacked, padded_rows, pallas_wanted, unpadded
 
 __all__ = [
+    "Stacked",
     "attention",
     "attention_mask",
     "choose",
@@ -16,7 +18,10 @@ __all__ = [
     "float_dot",
     "int8_matmul",
     "lookup",
+    "padded_rows",
+    "pallas_wanted",
     "quantize",
     "quantized_matmul",
     "unpack_int4",
+    "unpadded",
 ]
