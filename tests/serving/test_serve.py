@@ -15,7 +15,8 @@ import jax
 import pytest
 
 from geex_jax import checkpoints
-from geex_jax.cli import main
+from geex_jax.cli import Parser, main
+from geex_jax.cli import serve as verb
 from geex_jax.errors import GeexError
 from geex_jax.inference import generate
 from geex_jax.quantize import quantization_of
@@ -45,7 +46,7 @@ def server(folder, tmp_path_factory):
     cache = {"GEEX_CACHE": str(tmp_path_factory.mktemp("cache"))}
     command = [sys.executable, "-m", "geex_jax", "serve", "--checkpoint", f"small={folder}",
                "--port", "0", "--slots", "4", "--max-waiting", "200",
-               "--prefix-cache-mb", "1"]  # fmt: skip
+               "--prefix-cache-mb", "0", "--prefill-chunk", "16"]  # fmt: skip
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPO,
         env=os.environ | quick | cache,
@@ -161,6 +162,22 @@ def test_refusals_are_one_line(folder, flags, message, capsys):
         assert main(["serve", *(f.format(m=folder, p=port) for f in flags)]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("geex: error: ") and message in error
+
+
+def test_who_may_come_in(monkeypatch):
+    def settings(*flags):
+        parser = Parser()
+        verb.add_arguments(parser)
+        return verb._settings(parser.parse_args(["--checkpoint", "m", *flags]))
+
+    monkeypatch.delenv("GEEX_API_KEY", raising=False)
+    assert settings()["api_keys"] == () and "localhost" in settings()["hosts"]
+    assert "my.name" in settings("--allow-host", "My.Name")["hosts"]
+    assert settings("--host", "0.0.0.0")["hosts"] == ()  # others come under names unknown here
+    assert settings("--deadline", "0")["deadline"] is None
+    monkeypatch.setenv("GEEX_API_KEY", "sesame")
+    assert settings()["api_keys"] == ("sesame",) and settings()["hosts"] == ()
+    assert settings("--api-key", "a", "--api-key", "b")["api_keys"] == ("a", "b")
 
 
 def test_without_the_extra_the_command_says_what_to_install(folder, capsys, monkeypatch):
