@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
     config = config_of(args.quick)
     if max(lengths) > config.context_length:
         raise GeexError(f"--lengths {args.lengths} leave the context", "the longest is 2048")
-    result = measure(config, lengths, args.rounds, THROUGHPUT if not args.quick else (4, 8))
+    result = measure(config, lengths, args.rounds, (1, lengths[0]) if args.quick else THROUGHPUT)
     result["peer"] = peer(config, args.peer_python, device.platform, args.quick)
     print(json.dumps(result) if args.json else report(result))
 

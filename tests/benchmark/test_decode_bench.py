@@ -10,7 +10,7 @@ from geex_jax import cli
 from geex_jax.benchmark import decode_bench, decode_gpu, prefill_bench
 
 THEIRS = "transformers float32"
-TINY = "--preset geex-3m --rounds 1 --formats float32,w8a8 --json"
+TINY = "--preset geex-3m --rounds 1 --json"
 
 
 def run(capsys, bench, flags):
@@ -40,7 +40,8 @@ def test_decode_and_prefill_at_a_tiny_shape(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("GEEX_CACHE", str(tmp_path))  # no C++ kernels there
     there = all(map(importlib.util.find_spec, ("torch", "transformers")))
     peers = ["--peers", THEIRS if there else "", "--peer-python", sys.executable]
-    status = cli.main(["bench", "decode", *TINY.split(), *peers, "--batch", "2", "--tokens", "4"])
+    flags = f"{TINY} --batch 2 --tokens 4 --formats float32,w8a8"
+    status = cli.main(["bench", "decode", *flags.split(), *peers])
     out, error = capsys.readouterr()
     assert status == 0, error
     result = json.loads(out)
@@ -55,7 +56,8 @@ def test_decode_and_prefill_at_a_tiny_shape(capsys, monkeypatch, tmp_path):
     assert result["bytes_per_second"] > 1e8 and not result["native"]
     text = decode_bench.report(result)
     assert "batch 2" in text and "geex build-kernels" in text
-    status = cli.main(["bench", "prefill", *TINY.split(), *peers, "--lengths", "20"])
+    flags = f"{TINY} --lengths 20 --formats float32"
+    status = cli.main(["bench", "prefill", *flags.split(), "--peers", ""])
     out, error = capsys.readouterr()
     assert status == 0, error
     result = json.loads(out)
