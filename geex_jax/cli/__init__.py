@@ -33,6 +33,7 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "verify": ("verify", "a checkpoint against its original run by PyTorch, layer by layer"),
     "generate": ("generate", "complete prompts with a checkpoint, float or quantized"),
+    "serve": ("serve", "checkpoints behind an OpenAI-compatible server, and a page to try them"),
     "convert": ("convert", "any known checkpoint to a model folder, streamed"),
     "export": ("export", "a model folder to transformers, the official code or safetensors"),
     "inspect": ("inspect", "what a checkpoint is and holds, and a fingerprint of its content"),

@@ -25,6 +25,7 @@ BENCHES: dict[str, tuple[str, str]] = {
     ),
     "prefill": ("prefill_bench", "time to a prompt's first token against the same peers"),
     "attention": ("attention_bench", "attention's kernels here: equality and milliseconds"),
+    "kernels": ("kernels_bench", "decode's kernels here: equality, ms, share of the bandwidth"),
     "plan": ("plan_bench", "what remat, rows, mesh and flags do to a step compiled for a slice"),
     "collectives": (
         "collectives_bench",
@@ -33,6 +34,8 @@ BENCHES: dict[str, tuple[str, str]] = {
     "chaos": ("chaos_bench", "processes killed at random, restarted on fewer: the same weights"),
     "train-step": ("train_step_bench", "tokens/s of the jitted step against plain PyTorch"),
     "peer-step": ("peer_step_bench", "our step against nanodo's: tokens/s, TPU memory and cycles"),
+    "engine": ("engine_bench", "continuous batching, kept prompts and guesses: tokens/s, waits"),
+    "serve": ("serve_bench", "geex serve under load: tokens/s, waiting times, leaks"),
     "gpu-step": ("gpu_step_bench", "MFU on a GPU against PyTorch with torch.compile and SDPA"),
 }
 EXAMPLE = "geex bench tokenizer --tokenizer DIR --input DIR"

@@ -29,12 +29,13 @@ def tile(slots: int, flat: int, itemsize: int) -> int:
     return next((n for n in sizes if n * flat * itemsize <= TILE), sizes[-1] if sizes else 0)
 
 
-def takes(query: jax.Array, key: jax.Array) -> bool:
+def takes(query: jax.Array, key: jax.Array, reach: int | None = None) -> bool:
     """Whether the kernel takes these shapes: else the twins compute them."""
+    size = key.shape[2] if reach is None else reach
     width = query.shape[3]
     rows, flat = query.shape[1] * query.shape[2], key.shape[3]
     small = rows * max(flat, LANES) <= ROWS * 5120 and flat <= 16384
-    aligned = width % LANES == 0 and tile(key.shape[2], flat, key.dtype.itemsize) > 0
+    aligned = width % LANES == 0 and tile(size, flat, key.dtype.itemsize) > 0
     return small and aligned and query.dtype in (jnp.bfloat16, jnp.float32)
 
 
@@ -48,23 +49,30 @@ def decode_attention(
     value_scale: jax.Array | None = None,
     window: jax.Array | int | None = None,
     interpret: bool = False,
+    row: jax.Array | int = 0,
+    reach: int | None = None,
 ) -> jax.Array:
-    """As `decode_attention.reference`, for shapes that `takes` accepts, on one device."""
+    """As `decode_attention.reference`, for shapes that `takes` accepts, on one device.
+
+    Of the cache the rows from `row` on are read, and `reach` slots of them.
+    """
     batch, length, heads, width = query.shape
     _, _, size, flat = key.shape
+    size = size if reach is None else reach
     rows, step = length * heads, tile(size, flat, key.dtype.itemsize)
     far = jnp.asarray(2**30 if window is None else window, jnp.int32)
     # The tiles of each row's first and last key that any of its queries sees.
     last = jnp.clip(jnp.max(slots, axis=1) // step, 0, size // step - 1)
     first = jnp.clip((jnp.min(slots, axis=1) - far + 1) // step, 0, last)
-    scalars = (block[None], first, last, far[None])
+    place = jnp.stack([jnp.asarray(block, jnp.int32), jnp.asarray(row, jnp.int32)])
+    scalars = (place, first, last, far[None])
     ends = jnp.repeat(slots, heads, axis=1)[..., None]  # [B, R, 1], the slot of each query row
 
     def of_row(b, s, *_):
         return b, 0, 0
 
     def of_cache(b, s, block, first, last, far):
-        return block[0], b, jnp.clip(s, first[b], last[b]), 0
+        return block[0], block[1] + b, jnp.clip(s, first[b], last[b]), 0
 
     def of_scales(b, s, *scalars):
         block, row, at, _ = of_cache(b, s, *scalars)

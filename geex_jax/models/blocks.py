@@ -108,9 +108,12 @@ class Embedding(nn.Module):
         hidden = hidden.astype(self.config.dtype)
         if self.quantized:
             leaves = {"kernel_int8": self.tokens, "kernel_scale": self.scale}
-            return kernels.quantized_matmul(hidden, leaves, activations=self.config.activations)
+            return kernels.quantized_matmul(
+                hidden, leaves, activations=self.config.activations, axes=("embed", "vocab")
+            )
         table = self.tokens.astype(self.config.dtype)
-        return kernels.float_dot(hidden, table, jnp.float32)
+        rows = kernels.padded_rows(hidden)
+        return kernels.unpadded(kernels.float_dot(rows, table, jnp.float32), hidden)
 
 
 class TopQuery(nn.Module):

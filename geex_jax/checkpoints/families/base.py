@@ -216,8 +216,11 @@ def expected_leaves(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         "remat",
         "dropout",
         "scan_layers",
+        "scan_unroll",
         "attention",
         "matmul",
+        "activations",
+        "kv_cache",
     )
     return dict(_leaves(config.replace(**{key: getattr(ModelConfig(), key) for key in names})))
 
