@@ -144,9 +144,10 @@ def measure(
     for policy in wanted.policies:
         tree = quantize_params(params, policy)
         add(policy, "plain", tree)
-        if wanted.activations and "int4" not in formats_of(tree).values():
+        narrow = any(name.startswith("int4") for name in formats_of(tree).values())
+        if wanted.activations and not narrow:
             add(f"{policy}, W8A8", "activations", tree, _with(model, activations="int8"))
-        if wanted.calibration is not None and any("int4" in f for f in formats_of(tree).values()):
+        if wanted.calibration is not None and narrow:
             tree = calibrate_params(model, params, policy, wanted.calibration)
             add(f"{policy}, GPTQ", "calibrated", tree)
     if wanted.kv_cache:

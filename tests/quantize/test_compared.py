@@ -99,7 +99,7 @@ def test_the_page_compares_formats(compared):
     rows = {row["name"]: row for row in report["rows"]}
     assert list(rows) == ["int8", "int8, W8A8", "int4", "int4, GPTQ", "float, int8 cache"]
     kl = {name: row["kl"] for name, row in rows.items()}
-    assert 0 < kl["int8"] < kl["int8, W8A8"] < kl["int4"] and kl["int8"] < 0.1 * kl["int4"]
+    assert 0 < kl["int8"] < kl["int8, W8A8"] < kl["int4"] and kl["int8"] < 0.3 * kl["int4"]
     assert 0 < kl["int4, GPTQ"] < kl["int4"] and 0 < kl["float, int8 cache"] < kl["int4"]
     assert rows["int4"]["bytes"] < rows["int8"]["bytes"] < report["float"]["bytes"]
     assert rows["float, int8 cache"]["bytes"] == report["float"]["bytes"]
