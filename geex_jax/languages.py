@@ -110,3 +110,70 @@ def get(name: str) -> Language:
         raise GeexError(
             f"unknown language {name!r}", did_you_mean(name, [x.name for x in LANGUAGES])
         ) from None
+
+
+class EndRule:
+    """Where a completion ends (CodeGeeX, `is_code_generation_finished`), a character at a time.
+
+    Python: where a line begins without a space or tab. Others: where one more brace is closed
+    than was opened. Rust has no rule there; CodeGeeX2's also ends at "\\nfn main()".
+
+    Attributes:
+      held: how many of the last characters may still turn out not to belong to the completion.
+      cut: after the end, how many of the last characters do not belong to it.
+    """
+
+    def __init__(self, kind: str):
+        self._python, self._main = kind == "python", "\nfn main()" if kind == "rust" else ""
+        self._depth = 0
+        self._line = "new"  # or "odd": begun with a blank that is no indentation; or "inside"
+        self._tail = ""
+        self.held = self.cut = 0
+
+    def feed(self, sign: str) -> bool:
+        """Takes the next character; True: it ends the completion."""
+        return self._feed_python(sign) if self._python else self._feed_braces(sign)
+
+    def _feed_python(self, sign: str) -> bool:
+        if sign == "\n":
+            self._line, self.held = "new", 0
+        elif self._line == "inside":
+            pass
+        elif self._line == "new" and sign in " \t":
+            self._line = "inside"
+        elif sign.isspace():
+            self._line, self.held = "odd", self.held + 1
+        else:
+            self.cut = self.held + 1
+            return True
+        return False
+
+    def _feed_braces(self, sign: str) -> bool:
+        self._depth += (sign == "{") - (sign == "}")
+        if self._depth < 0:
+            return True
+        if self._main:
+            self._tail = (self._tail + sign)[-len(self._main) :]
+            if self._tail == self._main:
+                self.cut = len(self._main)
+                return True
+            self.held = next(
+                (n for n in range(len(self._main) - 1, 0, -1)
+                 if self._tail.endswith(self._main[:n])), 0,
+            )  # fmt: skip
+        return False
+
+
+WITH_END_RULE = ("python", "cpp", "java", "javascript", "go", "rust")
+
+
+def end_rule(name: str) -> EndRule:
+    """A fresh end rule of the language of that name or alias.
+
+    Raises:
+      GeexError: no such language, or one that the paper has no rule for.
+    """
+    slug = get(name).slug
+    if slug not in WITH_END_RULE:
+        raise GeexError(f"{name} has no end rule", "choose one of: " + ", ".join(WITH_END_RULE))
+    return EndRule(slug)

@@ -1,7 +1,9 @@
 """Fixtures that every test may use: the reference folder, small models."""
 
+import gc
 import os
 import pathlib
+import sys
 
 # Eight simulated devices, set before jax is imported anywhere; each test says how many it uses.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -11,6 +13,8 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
     )
 
 import pytest
+
+MANY_MAPS = 16_000
 
 REPO = pathlib.Path(__file__).parent.parent
 SHARED = pathlib.Path(os.environ.get("GEEX_SHARED", REPO.parent / "shared"))
@@ -22,3 +26,17 @@ def shared() -> pathlib.Path:
     if not (SHARED / "fixtures").is_dir():
         pytest.skip(f"no reference fixtures at {SHARED} (set GEEX_SHARED)")
     return SHARED
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs():
+    """Lets go of compiled programs before the kernel's limit on memory maps ends the process.
+
+    Each program that XLA compiles for CPUs holds some maps, and a process may have 65,530 of
+    them (`vm.max_map_count`): a run of all tests in one or two processes comes near.
+    """
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if "jax" in sys.modules and maps.exists() and maps.read_bytes().count(b"\n") > MANY_MAPS:
+        sys.modules["jax"].clear_caches()
+        gc.collect()

@@ -93,12 +93,15 @@ class Spec:
       dtype: compute type; parameters are float32.
       seq_len: tokens of a row, and rows of the position table.
       loss_chunk: positions whose logits we make at a time.
+      unroll: our layers are no loop, as nanodo's are none. Compiled for a TPU they stay one: it
+        keeps the gathered parameters of one layer, not of all.
     """
 
     preset: str
     dtype: str
     seq_len: int
     loss_chunk: int
+    unroll: bool = False
 
     def model_config(self) -> Any:
         """The ModelConfig; the top query layer's place is taken by one more plain layer."""
@@ -119,6 +122,8 @@ class Spec:
         # The compiler's cycles do not cover Pallas kernels: both sides take XLA's attention.
         if hasattr(base, "attention"):
             changes["attention"] = "xla"
+        if self.unroll:
+            changes["scan_unroll"] = base.num_blocks
         return base.replace(context_length=self.seq_len, **changes)
 
     def optimizer_config(self) -> Any:
@@ -154,6 +159,7 @@ def measure(
     """
     from geex_jax.training import metrics
 
+    spec = dataclasses.replace(spec, unroll=True)
     config = spec.model_config()
     load_before = os.getloadavg()[0]
     batches = [batch_of(config.vocab_size, batch_size, spec.seq_len, i) for i in range(BATCHES)]

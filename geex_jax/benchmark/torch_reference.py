@@ -29,7 +29,7 @@ from geex_jax.training.optimizer import OptimizerConfig
 # Sizes may differ from the default config; every other field must not.
 SIZES = {"name", "vocab_size", "context_length", "d_model", "num_layers", "num_heads", "d_ff"}
 # These do not change what is computed.
-FREE = {"dtype", "norm_eps", "scan_layers", "remat", "attention"}
+FREE = {"dtype", "norm_eps", "scan_layers", "scan_unroll", "remat", "attention"}
 
 
 def check_config(config: ModelConfig) -> None:

@@ -43,11 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     serve.add_argument("--preset", default="codegeex-13b", metavar="NAME",
                        help="shape (default %(default)s)")  # fmt: skip
     serve.add_argument("--bits", type=int, default=8, help="of weights: 16, 8, 4 (default 8)")
-    serve.add_argument("--kv-bits", type=int, default=16, help="of the cache (default 16)")
+    serve.add_argument("--kv-bits", type=int, default=16, help="of the cache: 16, 8 (default 16)")
+    serve.add_argument("--activations", default="float", choices=("float", "int8"),
+                       help="what quantized weights are multiplied by (default %(default)s)",
+                       )  # fmt: skip
     serve.add_argument("--batch", type=int, default=1, help="sequences (default %(default)s)")
     serve.add_argument("--context", type=int, default=2048, help="slots (default %(default)s)")
-    serve.add_argument("--prompt", type=int, default=0,
-                       help="tokens prefilled at once (default: half the context)")  # fmt: skip
+    serve.add_argument("--prefill", type=int, default=256, metavar="N",
+                       help="tokens of a prompt taken in at once (default %(default)s)",
+                       )  # fmt: skip
     serve.add_argument("--mesh", default="", metavar="AXES",
                        help="tensor=4, for example (default: all devices on tensor)")  # fmt: skip
     paper = parser.add_argument_group("scaling")
@@ -66,8 +70,9 @@ def run(args: argparse.Namespace) -> int:
     if flags:
         known = ["--config", "--config.KEY=VALUE", "--topology", "--slices", "--slice", "--json",
                  "--memory-only", "--search", "--compiler-option", "--fast", "--cache", "--decode",
-                 "--preset", "--bits", "--kv-bits", "--batch", "--context", "--prompt", "--mesh",
-                 "--scaling", "--topology-family", "--compiles"]  # fmt: skip
+                 "--preset", "--bits", "--kv-bits", "--activations", "--batch", "--context",
+                 "--prefill", "--mesh", "--scaling", "--topology-family",
+                 "--compiles"]  # fmt: skip
         raise GeexError(f"unknown flag {flags[0]}", did_you_mean(flags[0].split("=")[0], known))
     if args.scaling:
         return _scaling(args)
@@ -101,8 +106,8 @@ def _job(args: argparse.Namespace) -> Any:
     if args.decode:
         decode = {
             "preset_name": args.preset, "bits": args.bits, "batch": args.batch,
-            "context": args.context, "kv_bits": args.kv_bits, "prompt": args.prompt,
-            "mesh_text": args.mesh,
+            "context": args.context, "kv_bits": args.kv_bits, "activations": args.activations,
+            "prefill": args.prefill, "mesh_text": args.mesh,
         }  # fmt: skip
     return jobs.Job(
         topology, entry.get("slices", args.slices), args.config or "", tuple(args.extra),

@@ -24,6 +24,7 @@ from geex_jax.models import KVCache, ModelConfig, Transformer, init_cache
 
 Params = dict[str, Any]
 NO_EOS = -1
+QUANTIZED = ("kernel_int8", "kernel_int4", "tokens_int8")
 
 
 @flax.struct.dataclass
@@ -145,7 +146,7 @@ def pin_quantized(params: Params, value: jax.Array) -> tuple[Params, jax.Array]:
     loose = [
         i
         for i, (path, _) in enumerate(leaves)
-        if path[0].key != "layers" and path[-1].key in ("kernel_int8", "kernel_int4", "tokens_int8")
+        if path[0].key != "layers" and path[-1].key in QUANTIZED
     ]
     if not loose:
         return params, value
@@ -189,7 +190,7 @@ class Decoding:
         self._request = Request(
             jnp.asarray(self.budget, jnp.int32),
             jnp.asarray(NO_EOS if eos_id is None else eos_id, jnp.int32),
-            _override(config.vocab_size, banned, vocab_limit),
+            override(config.vocab_size, banned, vocab_limit),
             row_keys(seed, rows),
             make_sampling(len(prompts), config.vocab_size, temperature, top_k, top_p),
         )
@@ -295,7 +296,12 @@ def check_prompts(prompts: Sequence[Sequence[int]], config: ModelConfig) -> np.n
     return np.array([len(p) for p in prompts])
 
 
-def _override(vocab_size: int, banned: Iterable[int], limit: int | None) -> jax.Array:
+def override(vocab_size: int, banned: Iterable[int], limit: int | None) -> jax.Array:
+    """Logits float32 [V] that replace the model's: -inf from `limit` on, -10000 where banned.
+
+    Raises:
+      GeexError: a banned id outside the vocabulary.
+    """
     values = np.zeros(vocab_size, np.float32)
     if limit is not None:
         values[limit:] = -np.inf

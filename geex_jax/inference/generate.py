@@ -12,11 +12,11 @@ import numpy as np
 from geex_jax import languages
 from geex_jax.errors import GeexError
 from geex_jax.inference.decode import Decoding, Params
-from geex_jax.inference.stops import StopScanner
+from geex_jax.inference.text import TextStream
 from geex_jax.models import Transformer
-from geex_jax.tokenizers import StreamDecoder, Tokenizer
+from geex_jax.tokenizers import Tokenizer
 
-Finish = Literal["eos", "stop", "length"]
+Finish = Literal["eos", "stop", "length", "deadline"]
 Stream = Callable[[int, str], None]
 CHUNK_SECONDS = 0.1  # a reader sees text this often
 LONGEST_CHUNK = 64
@@ -32,6 +32,7 @@ class Completion:
       tokens: ids drawn, without eos; with "stop" up to the id that completed the stop string.
       finish: "eos", "stop", or "length": the budget is spent or the context is full.
       prompt_tokens: ids of the prompt, tag included.
+      logprobs: of each token, where they were asked for: token, logprob, top.
     """
 
     prompt: str
@@ -39,6 +40,7 @@ class Completion:
     tokens: list[int]
     finish: Finish
     prompt_tokens: int
+    logprobs: list[dict[str, Any]] | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -100,7 +102,8 @@ def generate(
     head = "" if language is None else languages.get(language).tag + "\n"
     encoded = [tokenizer.encode(head + p) or [tokenizer.eos_id] for p in prompts]
     ids = [e for e in encoded for _ in range(num_samples)]
-    texts = [_Text(tokenizer, e, stops) for e in ids]
+    texts = [TextStream(tokenizer, e, stops, eos_id=tokenizer.eos_id) for e in ids]
+    parts: list[list[str]] = [[] for _ in ids]
     decoding = Decoding(
         model,
         params,
@@ -115,15 +118,21 @@ def generate(
         vocab_limit=tokenizer.vocab_size if mask_padding else None,
         first_row=first_row,
     )
+
+    def show(row: int, text: str) -> None:
+        parts[row].append(text)
+        if stream is not None and text:
+            stream(row, text)
+
     if stops or stream:
-        _in_pieces(decoding, texts, stream)
+        _in_pieces(decoding, texts, show)
     else:
         decoding.advance(int(decoding.budget.max()))
-        _feed(decoding, texts, None)
+        _feed(decoding, texts, show)
     repeated = [p for p in prompts for _ in range(num_samples)]
     return [
-        Completion(prompt, "".join(text.parts), text.tokens, text.finish, len(row))
-        for prompt, text, row in zip(repeated, texts, ids, strict=True)
+        Completion(prompt, "".join(part), text.tokens, _finish(text), len(row))
+        for prompt, part, text, row in zip(repeated, parts, texts, ids, strict=True)
     ]
 
 
@@ -134,65 +143,30 @@ def generate_text(
     return generate(model, params, tokenizer, prompt, **settings)[0].text
 
 
-class _Text:
-    """One row's ids on their way to text."""
-
-    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], stops: Sequence[str]):
-        self.eos_id = tokenizer.eos_id
-        self.decoder = StreamDecoder(tokenizer)
-        for token in prompt:  # the text of an id may depend on whether text stands before it
-            self.decoder.push(token)
-        self.scanner = StopScanner(stops)
-        self.tokens: list[int] = []
-        self.parts: list[str] = []
-        self.finish: Finish = "length"
-        self.ended = False
-
-    def push(self, new: Sequence[int], last: bool) -> str:
-        """Takes ids; `last` says that none will follow. Returns the text that became certain."""
-        certain = ""
-        for token in new:
-            if self.ended:
-                break
-            if token == self.eos_id:
-                self._end("eos")
-                break
-            self.tokens.append(token)
-            certain += self.scanner.push(self.decoder.push(token))
-            if self.scanner.stopped:
-                self._end("stop")
-        if (last or self.ended) and self.finish != "stop":
-            certain += self.scanner.push(self.decoder.flush())
-            if self.scanner.stopped:  # a stop string of replacement characters
-                self._end("stop")
-            certain += self.scanner.flush()
-            self.ended = True
-        self.parts.append(certain)
-        return certain
-
-    def _end(self, finish: Finish) -> None:
-        self.finish, self.ended = finish, True
+def _finish(text: TextStream) -> Finish:
+    return text.finish or "length"
 
 
-def _in_pieces(decoding: Decoding, texts: Sequence[_Text], stream: Stream | None) -> None:
+def _in_pieces(decoding: Decoding, texts: Sequence[TextStream], show: Stream) -> None:
     """Advances in calls of about CHUNK_SECONDS, so that text is seen and stopped in time."""
     steps, first = 1, True
-    _feed(decoding, texts, stream)
-    while not all(t.ended for t in texts):
+    _feed(decoding, texts, show)
+    while not all(t.closed for t in texts):
         began = time.monotonic()
-        decoding.advance(steps, np.array([t.ended for t in texts]))
-        _feed(decoding, texts, stream)
+        decoding.advance(steps, np.array([t.closed for t in texts]))
+        _feed(decoding, texts, show)
         quick = time.monotonic() - began < CHUNK_SECONDS
         # The first call may have compiled: its time says nothing.
         steps = min(2 * steps, LONGEST_CHUNK) if first or quick else max(steps // 2, 1)
         first = False
 
 
-def _feed(decoding: Decoding, texts: Sequence[_Text], stream: Stream | None) -> None:
+def _feed(decoding: Decoding, texts: Sequence[TextStream], show: Stream) -> None:
     finished = decoding.finished()
     for row, (text, tokens) in enumerate(zip(texts, decoding.tokens(), strict=True)):
-        if text.ended:
+        if text.closed:
             continue
-        certain = text.push(tokens[len(text.tokens) :], bool(finished[row]))
-        if stream is not None and certain:
-            stream(row, certain)
+        certain = text.push(tokens[len(text.tokens) :])
+        if finished[row] or text.finish is not None:
+            certain += text.close()
+        show(row, certain)

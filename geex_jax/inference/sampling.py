@@ -30,11 +30,14 @@ class Sampling:
       top_k: int32 [B]; 0 means off. All tokens that tie with the k-th stay.
       top_p: float32 [B]; 0 means off. Tokens stay until their cumulative probability exceeds it,
         the crossing one included. 1.0 is not "off": float32 sums may pass 1.
+      min_p: float32 [B]; 0 means off. Tokens stay that are at least that many times as likely as
+        the most likely one (2407.01082), after temperature, besides the other two.
     """
 
     temperature: jax.Array
     top_k: jax.Array
     top_p: jax.Array
+    min_p: jax.Array
 
 
 def make_sampling(
@@ -43,12 +46,13 @@ def make_sampling(
     temperature: float | Sequence[float] = 0.0,
     top_k: int | Sequence[int] = 0,
     top_p: float | Sequence[float] = 0.0,
+    min_p: float | Sequence[float] = 0.0,
 ) -> Sampling:
     """Checks settings, one for all rows or one for each, and returns them per row.
 
     Raises:
-      GeexError: a negative or infinite temperature, top_k outside 0..vocab_size, top_p outside
-        0..1, or a list whose length is not `batch_size`.
+      GeexError: a negative or infinite temperature, top_k outside 0..vocab_size, top_p or
+        min_p outside 0..1, or a list whose length is not `batch_size`.
     """
 
     def rows(name: str, value: Any, dtype: Any) -> np.ndarray:
@@ -72,7 +76,11 @@ def make_sampling(
     p = rows("top_p", top_p, np.float32)
     if not np.all((p >= 0) & (p <= 1)):
         raise GeexError(f"top_p = {top_p}", "give 0 (off) to 1")
-    return Sampling(jnp.asarray(heat), jnp.asarray(k, jnp.int32), jnp.asarray(p))
+    least = rows("min_p", min_p, np.float32)
+    if not np.all((least >= 0) & (least <= 1)):
+        raise GeexError(f"min_p = {min_p}", "give 0 (off) to 1")
+    ids = jnp.asarray(k, jnp.int32)
+    return Sampling(jnp.asarray(heat), ids, jnp.asarray(p), jnp.asarray(least))
 
 
 def process_logits(
@@ -80,25 +88,27 @@ def process_logits(
     temperature: float | Sequence[float] | jax.Array = 1.0,
     top_k: int | Sequence[int] | jax.Array = 0,
     top_p: float | Sequence[float] | jax.Array = 0.0,
+    min_p: float | Sequence[float] | jax.Array = 0.0,
 ) -> jax.Array:
     """Scales logits float32 [B, V] and sets those of dropped tokens to -inf.
 
     Args:
       logits: [B, V]; -inf is allowed.
-      temperature, top_k, top_p: a number for all rows or one for each; see `Sampling`. At
+      temperature, top_k, top_p, min_p: a number for all rows or one for each; see `Sampling`. At
         temperature 0 only the most likely token stays (the first of equals).
 
     Raises:
       GeexError: a setting out of range (values under `jax.jit` are not checked).
     """
     batch_size, vocab_size = logits.shape
-    settings = (temperature, top_k, top_p)
+    settings = (temperature, top_k, top_p, min_p)
     if any(isinstance(s, Tracer) for s in settings):
         shape = (batch_size,)
         sampling = Sampling(
             jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), shape),
             jnp.broadcast_to(jnp.asarray(top_k, jnp.int32), shape),
             jnp.broadcast_to(jnp.asarray(top_p, jnp.float32), shape),
+            jnp.broadcast_to(jnp.asarray(min_p, jnp.float32), shape),
         )
     else:
         sampling = make_sampling(batch_size, vocab_size, *settings)  # pyright: ignore
@@ -116,6 +126,8 @@ def filter_logits(logits: jax.Array, sampling: Sampling) -> jax.Array:
     kept = jax.lax.cond(
         jnp.any(active & ~greedy), lambda: _keep_top(scaled, sampling), lambda: scaled
     )
+    least = jnp.max(scaled, axis=1, keepdims=True) + jnp.log(sampling.min_p)[:, None]
+    kept = jnp.where(scaled < least, -jnp.inf, kept)  # log 0 is -inf: off
     columns = jnp.arange(logits.shape[1])
     first = columns == jnp.argmax(logits, axis=1)[:, None]
     return jnp.where(greedy[:, None], jnp.where(first, scaled, -jnp.inf), kept)
@@ -147,6 +159,17 @@ def row_keys(seed: int, rows: jax.Array) -> jax.Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), rows)
 
 
+def most_likely(logits: jax.Array) -> jax.Array:
+    """The first of the largest of logits [B, V], int32 [B].
+
+    XLA:CPU takes a pair of numbers a step for an argmax, and whole vectors for these two passes.
+    """
+    columns = jnp.arange(logits.shape[1], dtype=jnp.int32)
+    largest = jnp.max(logits, axis=1, keepdims=True)
+    first = jnp.min(jnp.where(logits == largest, columns, logits.shape[1]), axis=1)
+    return jnp.where(first == logits.shape[1], 0, first)  # a row of NaN has no largest
+
+
 @jax.jit
 def sample(keys: jax.Array, logits: jax.Array, sampling: Sampling) -> jax.Array:
     """Draws one token a row.
@@ -164,5 +187,5 @@ def sample(keys: jax.Array, logits: jax.Array, sampling: Sampling) -> jax.Array:
         drawn = jax.vmap(jax.random.categorical)(keys, filter_logits(logits, sampling))
         return drawn.astype(jnp.int32)
 
-    greedy = jnp.argmax(logits, axis=1).astype(jnp.int32)
+    greedy = most_likely(logits)
     return jax.lax.cond(jnp.all(sampling.temperature == 0), lambda: greedy, draw)

@@ -17,10 +17,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from geex_jax.kernels import plain
+from geex_jax.kernels import decode_pallas, plain
 from geex_jax.kernels.attention import mesh_cut, platform
 
 FEW = 512  # query rows (new tokens x query heads) up to which a TPU takes `block_diagonal`
+FEW_ON_CPU = 32  # the same for a CPU, whose price is the multiplications
 
 
 def decode_attention(
@@ -33,25 +34,33 @@ def decode_attention(
     key_scale: jax.Array | None = None,
     value_scale: jax.Array | None = None,
     window: jax.Array | int | None = None,
+    row: jax.Array | None = None,
+    reach: int | None = None,
 ) -> jax.Array:
     """Softmax(q k^T / sqrt(W)) v over one block of a cache, the softmax in float32.
 
     Args:
       query: [B, T, H, W] in the compute type.
-      key, value: [blocks, B, S, K * W], H a multiple of K; the compute type, or int8.
+      key, value: [blocks, R, S, K * W], R at least B, H a multiple of K; the compute type, or int8.
       block: int32 [], whose keys and values.
       slots: int32 [B, T]; a query sees cache slots up to its own.
-      key_scale, value_scale: float32 [blocks, B, S, K], of an int8 cache.
+      key_scale, value_scale: float32 [blocks, R, S, K], of an int8 cache.
       window: a query sees slots s with slot - window < s only; may be a traced int32.
+      row: int32 [], the cache's row of the first query row; None: 0.
+      reach: static; only this many slots are read; None: all.
 
     Returns:
       [B, T, H, W] in the query's dtype.
     """
     scales = () if key_scale is None or value_scale is None else (key_scale, value_scale)
-    block = jnp.asarray(block, jnp.int32)
+    # Where what is read begins: of the rows those that the queries are of.
+    block = jnp.stack(
+        [jnp.asarray(block, jnp.int32), jnp.asarray(0 if row is None else row, jnp.int32)]
+    )
     far = jnp.int32(2**30) if window is None else jnp.asarray(window, jnp.int32)
     cut = mesh_cut()
-    run = functools.partial(_run, where=platform(), windowed=window is not None)
+    reach = key.shape[2] if reach is None else reach
+    run = functools.partial(_run, where=platform(), windowed=window is not None, reach=reach)
     if not cut.free or cut.mesh.size == 1 or not _fits(cut, query, key):
         return run(query, key, value, block, slots, far, *scales)
     batch, heads = cut.batch or None, cut.heads or None
@@ -75,12 +84,25 @@ def _fits(cut, query: jax.Array, key: jax.Array) -> bool:
     return query.shape[0] % cut.ways(cut.batch) == 0 and kv_heads % ways == 0
 
 
-def _run(query, key, value, block, slots, far, *scales, where: str, windowed: bool) -> jax.Array:
-    # One device's part.
+def _run(
+    query, key, value, block, slots, far, *scales, where: str, windowed: bool, reach: int
+) -> jax.Array:
+    # One device's part; `block` is the block and the row where what is read begins.
     window = far if windowed else None
-    few = query.shape[1] * query.shape[2] <= FEW
-    run = block_diagonal if where == "tpu" and few else reference
-    return run(query, key, value, block, slots, *scales, window=window)
+    if where == "tpu" and decode_pallas.takes(query, key, reach):
+        return decode_pallas.decode_attention(
+            query, key, value, block[0], slots, *scales, window=window, row=block[1], reach=reach
+        )
+    few = query.shape[1] * query.shape[2] <= {"tpu": FEW, "cpu": FEW_ON_CPU}.get(where, 0)
+    run = block_diagonal if few else reference  # on a CPU that turns the whole cache by heads
+    key, value, *scales = (_part(c, block, query.shape[0], reach) for c in (key, value, *scales))
+    return run(query, key, value, 0, slots, *scales, window=window)
+
+
+def _part(cache: jax.Array, start: jax.Array, batch: int, reach: int) -> jax.Array:
+    # Of a cache [blocks, R, S, F] what is read of one block: [1, batch, reach, F].
+    size = (1, batch, reach, cache.shape[3])
+    return jax.lax.dynamic_slice(cache, (start[0], start[1], 0, 0), size)
 
 
 def _of_block(cache: jax.Array, block: jax.Array | int) -> jax.Array:

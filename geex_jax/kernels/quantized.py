@@ -19,6 +19,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from geex_jax.kernels import cpu, quantized_tpu
+from geex_jax.kernels.attention import platform
 from geex_jax.kernels.int8_matmul import quantize
 
 
@@ -31,16 +33,34 @@ def unpack_int4(packed: jax.Array) -> jax.Array:
 
 
 def quantized_matmul(
-    x: jax.Array, leaves: Mapping[str, Any], *, activations: str = "float"
+    x: jax.Array,
+    leaves: Mapping[str, Any],
+    *,
+    activations: str = "float",
+    axes: tuple[str, str] = ("embed", "embed"),
 ) -> jax.Array:
     """x [..., in] times the weights that `leaves` hold, in float32: [..., out].
 
     Args:
       x: any float type.
-      leaves: `kernel_int8` or `kernel_int4`, and `kernel_scale` (see the module).
+      leaves: `kernel_int8` or `kernel_int4`, and `kernel_scale` (see the module). A kernel may be
+        a `Stacked` one.
       activations: "float", or "int8" for dynamic scales by row.
+      axes: logical axes of [in, out], which a kernel of our own is split by on a mesh.
     """
-    return reference(x, leaves, activations=activations)
+    where = platform()
+    if where == "tpu":
+        y = quantized_tpu.kernel_matmul(x, leaves, activations, axes)
+        if y is not None:
+            return y
+    leaves = {
+        name: leaf.slice() if isinstance(leaf, quantized_tpu.Stacked) else leaf
+        for name, leaf in leaves.items()
+    }
+    if where == "cpu" and cpu.takes(x, leaves, activations):
+        return cpu.quantized_matmul(x, leaves, activations)
+    rows = quantized_tpu.padded_rows(x)
+    return quantized_tpu.unpadded(reference(rows, leaves, activations=activations), x)
 
 
 def reference(x: jax.Array, leaves: Mapping[str, Any], *, activations: str = "float") -> jax.Array:

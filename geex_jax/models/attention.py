@@ -96,11 +96,14 @@ class Attention(nn.Module):
                 key_scale=cache.key_scale,
                 value_scale=cache.value_scale,
                 window=self._window(block),
+                row=cache.row,
+                reach=cache.reach,
             )
         elif context.kernel == "xla":
             if cache is not None and not context.fresh:
+                found = kv.read(cache, block, x.shape[0], query.dtype)
                 split = (x.shape[0], -1, config.kv_heads, width)
-                key, value = (c.reshape(split) for c in kv.read(cache, block, query.dtype))
+                key, value = (c.reshape(split) for c in found)
             out = checkpoint_name(self._plain(query, key, value, context, block), "context")
         else:
             out = kernels.attention(

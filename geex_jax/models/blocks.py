@@ -92,12 +92,13 @@ class Embedding(nn.Module):
         """Looks up tokens and positions, int32 [B, T]; returns [B, T, D] in the compute dtype."""
         config = self.config
         # Tables may be stored in 16 bits; their sum keeps what float32 holds until it is cast.
-        x = self.tokens[tokens].astype(jnp.float32)
+        x = kernels.lookup(self.tokens, tokens).astype(jnp.float32)
         if self.quantized:
             x = x * self.scale[tokens][..., None]
         x = x * config.embedding_scale
         if config.position == "learned":
-            x = x + self.positions[positions + config.position_offset].astype(jnp.float32)
+            learned = kernels.lookup(self.positions, positions + config.position_offset)
+            x = x + learned.astype(jnp.float32)
         elif config.position == "sinusoidal":
             x = x + sinusoid(positions + config.position_offset, config.d_model)
         return x.astype(config.dtype)
@@ -107,9 +108,12 @@ class Embedding(nn.Module):
         hidden = hidden.astype(self.config.dtype)
         if self.quantized:
             leaves = {"kernel_int8": self.tokens, "kernel_scale": self.scale}
-            return kernels.quantized_matmul(hidden, leaves, activations=self.config.activations)
+            return kernels.quantized_matmul(
+                hidden, leaves, activations=self.config.activations, axes=("embed", "vocab")
+            )
         table = self.tokens.astype(self.config.dtype)
-        return jnp.einsum("btd,vd->btv", hidden, table, preferred_element_type=jnp.float32)
+        rows = kernels.padded_rows(hidden)
+        return kernels.unpadded(kernels.float_dot(rows, table, jnp.float32), hidden)
 
 
 class TopQuery(nn.Module):
@@ -137,7 +141,7 @@ class TopQuery(nn.Module):
             (config.context_length, config.d_model),
             jnp.dtype(config.param_dtype),
         )
-        query = residual_constraint(table[positions].astype(config.dtype))
+        query = residual_constraint(kernels.lookup(table, positions).astype(config.dtype))
         index = jnp.asarray(config.num_layers, jnp.int32)
         # Outside a loop the compiler would merge what is computed twice, and keep it meanwhile.
         block = block_class(config, prevent_cse=True)

@@ -24,9 +24,12 @@ class KVCache:
       key, value: [blocks, B, slots, kv_heads * head_width] in the compute dtype, or int8. Heads
         and their width are one axis because a TPU pads a short head axis and then copies the
         whole cache.
-      length: int32 [B], tokens held in each row.
+      length: int32 [b], tokens held in each row that takes part.
       key_scale, value_scale: float32 [blocks, B, slots, kv_heads] of an int8 cache, else None:
         a number is integer * scale.
+      row: int32 [], the first of the b rows that take part in a pass; None: all rows do.
+      window: static; a pass reads only this many slots of a row, which hold all its tokens. None:
+        all slots. Both are views: a pass over some rows and slots still writes in place.
     """
 
     key: jax.Array
@@ -34,11 +37,18 @@ class KVCache:
     length: jax.Array
     key_scale: jax.Array | None = None
     value_scale: jax.Array | None = None
+    row: jax.Array | None = None
+    window: int | None = flax.struct.field(pytree_node=False, default=None)
 
     @property
     def slots(self) -> int:
         """Tokens that a row can hold."""
         return self.key.shape[2]
+
+    @property
+    def reach(self) -> int:
+        """Slots of a row that a pass reads."""
+        return self.window or self.slots
 
     @property
     def arrays(self) -> list[jax.Array]:
@@ -77,33 +87,46 @@ def append(cache: KVCache, key: jax.Array, value: jax.Array, block: jax.Array | 
         scales = getattr(cache, f"{name}_scale")
         if scales is not None:
             new, scale = quantize(new, -1)
-            changes[f"{name}_scale"] = write(scales, scale[..., 0], block, cache.length)
+            changes[f"{name}_scale"] = write(scales, scale[..., 0], block, cache.length, cache.row)
         flat = new.reshape(*new.shape[:2], -1)
-        changes[name] = write(getattr(cache, name), flat, block, cache.length)
+        changes[name] = write(getattr(cache, name), flat, block, cache.length, cache.row)
     return dataclasses.replace(cache, **changes)
 
 
-def read(cache: KVCache, block: jax.Array | int, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
-    """Keys and values [B, slots, kv_heads * head_width] of one block, as floats of `dtype`."""
+def read(
+    cache: KVCache, block: jax.Array | int, batch: int, dtype: jnp.dtype
+) -> tuple[jax.Array, jax.Array]:
+    """Keys and values [batch, reach, kv_heads * head_width] of one block, as floats of `dtype`."""
+    start = (block, 0 if cache.row is None else cache.row, 0, 0)
+
+    def piece(x: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice(x, start, (1, batch, cache.reach, x.shape[3]))[0]
+
     found = []
     for held, scale in ((cache.key, cache.key_scale), (cache.value, cache.value_scale)):
-        one = jax.lax.dynamic_index_in_dim(held, block, keepdims=False)
+        one = piece(held)
         if scale is not None:
-            factor = jax.lax.dynamic_index_in_dim(scale, block, keepdims=False)
+            factor = piece(scale)
             wide = one.reshape(*factor.shape, -1) * factor[..., None]
             one = wide.reshape(one.shape)
         found.append(one.astype(dtype))
     return found[0], found[1]
 
 
-def write(buffer: jax.Array, new: jax.Array, block: jax.Array | int, start: jax.Array) -> jax.Array:
-    """Writes `new` [B, T, F] at slots start[b]..start[b]+T-1 of one block of `buffer`.
+def write(
+    buffer: jax.Array,
+    new: jax.Array,
+    block: jax.Array | int,
+    start: jax.Array,
+    row: jax.Array | None = None,
+) -> jax.Array:
+    """Writes `new` [b, T, F] at slots start[b]..start[b]+T-1 of one block of `buffer`.
 
     One scatter into the whole buffer, which XLA does in place when the buffer is carried through
     a loop or donated. Slots past the end are dropped.
     """
     batch, length, _ = new.shape
-    rows = jnp.arange(batch)[:, None]
+    rows = jnp.arange(batch)[:, None] + (0 if row is None else row)
     slots = start[:, None] + jnp.arange(length)
     return buffer.at[block, rows, slots].set(
         new.astype(buffer.dtype), mode="drop", unique_indices=True, indices_are_sorted=True

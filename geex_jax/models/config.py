@@ -64,6 +64,8 @@ class ModelConfig:
       param_dtype: type of fresh parameters.
       scan_layers: one compiled block over stacked parameters [num_layers, ...], or a loop over
         `layers_0`, `layers_1`, ... (see `stack_layers` and `unstack_layers`).
+      scan_unroll: blocks in one turn of that loop. On a CPU all of them at once are faster (their
+        parameters are not copied out of the stack) and compile longer.
       remat: what the backward pass keeps besides block inputs: "none" everything, "full" nothing,
         "ctx" attention's result, "qkv" q, k and v, "minimal" the results of all linears and of
         attention, "dots" those and scores and probabilities; "qkv_offload" and "minimal_offload"
@@ -122,6 +124,7 @@ class ModelConfig:
     dtype: DType = "float32"
     param_dtype: DType = "float32"
     scan_layers: bool = True
+    scan_unroll: int = 1
     remat: Remat = "none"
     attention: Attention = "auto"
     matmul: Matmul = "float"

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
-from geex_jax.kernels import int8_matmul, quantized_matmul
+from geex_jax.kernels import float_dot, int8_matmul, padded_rows, quantized_matmul, unpadded
 from geex_jax.models.config import ModelConfig
 from geex_jax.models.norm import LayerNorm
 
@@ -69,7 +69,8 @@ class Linear(nn.Module):
 
     If the parameters hold `kernel_int8` [out, in] (or `kernel_int4` [out, in/2]) and
     `kernel_scale`, it is `kernels.quantized_matmul` that computes x Q^T * scale: the stored
-    weights stay 8 (or 4) bits wide. `axes` are the logical axes of [in, out].
+    weights stay 8 (or 4) bits wide. `kernel_out` [out, in] is a float kernel turned for decoding on
+    a CPU (`inference.prepare`). `axes` are the logical axes of [in, out].
     """
 
     features: int
@@ -90,6 +91,9 @@ class Linear(nn.Module):
         x = x.astype(dtype)
         if self.has_variable("params", "kernel_scale"):
             y = self._quantized(x)
+        elif self.has_variable("params", "kernel_out"):
+            kernel = self.get_variable("params", "kernel_out").astype(dtype)
+            y = float_dot(x, kernel, jnp.float32 if self.wide else None)
         else:
             shape = (x.shape[-1], self.features)
             kernel = self.param("kernel", self.kernel_init, shape, param_dtype)
@@ -98,7 +102,9 @@ class Linear(nn.Module):
             else:
                 kernel = gathered(kernel, dtype, self.axes)
                 result = jnp.float32 if self.wide else None
-                y = jnp.einsum("...i,io->...o", x, kernel, preferred_element_type=result)
+                rows = padded_rows(x)
+                y = jnp.einsum("...i,io->...o", rows, kernel, preferred_element_type=result)
+                y = unpadded(y, x)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), param_dtype)
             y = y + bias.astype(y.dtype)
@@ -108,7 +114,7 @@ class Linear(nn.Module):
         names = ("kernel_int8", "kernel_int4", "kernel_scale")
         held = [n for n in names if self.has_variable("params", n)]
         leaves = {n: self.get_variable("params", n) for n in held}
-        y = quantized_matmul(x, leaves, activations=self.config.activations)
+        y = quantized_matmul(x, leaves, activations=self.config.activations, axes=self.axes)
         return y.astype(jnp.float32 if self.wide else x.dtype)
 
 

@@ -15,6 +15,7 @@ from geex_jax.models.blocks import Embedding, TopQuery, at, block_class, residua
 from geex_jax.models.cache import KVCache
 from geex_jax.models.config import ModelConfig
 from geex_jax.models.layers import Bias, Linear, dropout, norm, rotary_tables
+from geex_jax.models.stack import read_in_place, scan_in_place
 
 Params = dict[str, Any]
 
@@ -43,6 +44,7 @@ class Transformer(nn.Module):
                 split_rngs={"params": True, "dropout": True},
                 in_axes=nn.broadcast,  # pyright: ignore[reportArgumentType]
                 length=config.num_layers,
+                unroll=config.scan_unroll,
             )(config)
         else:
             self.layers = [block(config) for _ in range(config.num_layers)]
@@ -173,7 +175,7 @@ class Transformer(nn.Module):
         if alone:
             seen = steps[None]
         elif cache is not None:
-            keys = jnp.arange(cache.slots, dtype=jnp.int32)
+            keys = jnp.arange(cache.reach, dtype=jnp.int32)
         return Context(
             mask=kernels.attention_mask(seen, keys, segment_ids, window) if plain else None,
             early_mask=kernels.attention_mask(seen, keys, segment_ids) if early else None,
@@ -201,7 +203,7 @@ class Transformer(nn.Module):
         steps = jnp.arange(positions.shape[1], dtype=jnp.int32)
         keys, seen = steps, last[:, None]
         if not context.fresh:
-            keys, seen = jnp.arange(cache.slots, dtype=jnp.int32), pick(slots)
+            keys, seen = jnp.arange(cache.reach, dtype=jnp.int32), pick(slots)
         mask = kernels.attention_mask(seen, keys, window=self.config.sliding_window)
         return pick(positions), dataclasses.replace(
             context, mask=mask, early_mask=None, kernel="xla"
@@ -227,11 +229,15 @@ class Transformer(nn.Module):
         self, x: jax.Array, cache: KVCache | None, context: Context
     ) -> tuple[jax.Array, KVCache | None]:
         carry = (x, cache, jnp.zeros((), jnp.int32))
-        if self.config.scan_layers:
-            carry, _ = self.layers(carry, context)
-        else:
+        watched = self.is_mutable_collection("intermediates") or self.has_rng("dropout")
+        stack = self.variables.get("params", {}).get("layers", {})
+        if not self.config.scan_layers:
             for layer in self.layers:
                 carry, _ = layer(carry, context)
+        elif cache is not None and not watched and (whole := read_in_place(stack)):
+            carry = scan_in_place(self.config, stack, whole, carry, context)
+        else:
+            carry, _ = self.layers(carry, context)
         return carry[0], carry[1]
 
     def logits(self, hidden: jax.Array) -> jax.Array:

@@ -121,17 +121,17 @@ def _abstract_device(topology: Topology) -> Any:
     return None
 
 
-# Arrays of the working set that exist at the same time, as multiples of one. Fitted, not derived:
-# to the 13B step compiled for v5e:16x16 (1 row a device, kernel and plain attention; 4 rows),
-# v6e:8x8 (4 and 8 rows), v4:4x4x4 (6) and v5p:4x4x8 (4), all of which it meets within 15 %: the
-# compiler's choices differ more between chips than this can tell. `geex bench plan` prints how
-# far off it is elsewhere.
-GATHERED = 3.4  # a layer's weights: in use, being fetched; their gradients before they are cut
-WIDE = 12.4  # [tokens, d_ff] in the compute type
+# Arrays of the working set that exist at the same time, as multiples of one. Fitted, not derived,
+# by least squares to eleven compiled steps: 13B on v5e:16x16 (1 row a device, 4), v6e:8x8 (4, 8),
+# v6e:16x16 (6), v4:4x4x4 (6), v5p:4x4x4 and 4x4x8 (4), tpu7x:4x4x4 (8), geex-1.3b on v5e:2x4 and
+# geex-6b on v6e:4x4, which are met within 9 %. `geex bench plan` prints how far off it is
+# elsewhere.
+GATHERED = 3.75  # a layer's weights: in use, being fetched; their gradients before they are cut
+WIDE = 8.35  # [tokens, d_ff] in the compute type
 NARROW = 12.0  # [tokens, d_model] in the compute type
 SCORES = 3.85  # float32 [heads, T, T], where attention is no kernel
 LOGITS = 2.0  # float32 [rows, chunk, vocabulary]
-SETS = 3  # of gradients, where they are added up: the sum so far, a part's, the new sum
+SETS = 5.9  # of gradients added up: the sum, a part's, the new sum, and what the update makes of it
 
 
 def working_set(program: Program, config: Any, sizes: Mapping[str, int], kernel: bool) -> dict:
@@ -225,7 +225,7 @@ def estimate(
     program, traced = known or trace(config, sizes, topology)
     length = program.batch["tokens"].shape[1]
     share = rows_at_once(config, sizes) / sizes["tensor"] / sizes.get("sequence", 1)
-    sets = 1 if config.accumulate == 1 else SETS
+    sets = 1.0 if config.accumulate == 1 else SETS
     parts = {
         **state_bytes(program),
         "gradients": sets * gradient_bytes(program),

@@ -198,17 +198,14 @@ def _made(plan: Mapping[str, Any]) -> str:
 
 
 def render_prefill(plan: Mapping[str, Any]) -> str:
-    """One paragraph on the program that takes the prompts in."""
+    """One paragraph on the program that takes prompts in."""
     first = plan["prefill"]
+    what = f"prefill of {plan['step']['prefill']} tokens of a prompt into one row"
     if first["fits"]:
         memory = first["memory"]
         return (
-            f"prefill of {plan['step']['batch']} prompts of {plan['step']['prompt']} tokens fits: "
-            f"arguments {gib(memory['argument'])}, output {gib(memory['output'])}, temporaries "
+            f"{what} fits: arguments {gib(memory['argument'])}, temporaries "
             f"{gib(memory['temp'])}, {gib(memory['peak'])} at most at once"
         )
     over = f" by {gib(first['over'])}" if first["over"] else ""
-    return (
-        f"prefill of {plan['step']['batch']} prompts of {plan['step']['prompt']} tokens DOES NOT "
-        f"FIT{over}. The compiler: {first['message']}"
-    )
+    return f"{what} DOES NOT FIT{over}. The compiler: {first['message']}"

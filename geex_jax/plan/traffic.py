@@ -2,7 +2,8 @@
 
 Bytes are counted instruction by instruction over the optimized text, loops as often as they run:
 every array in HBM that an instruction reads or writes. Of an operand that a fusion only slices,
-the slice counts; of one that it updates in place, the update. Both are estimates.
+the slice counts; of one that it updates in place, the update. A Pallas kernel counts by its
+operands and results, or by what it declares if that is less. All are estimates.
 """
 
 from __future__ import annotations
@@ -80,6 +81,8 @@ def _bytes(module: Module, computation: Computation, instruction: Instruction) -
         return 0.0, 0.0
     if instruction.opcode in ("copy-start", "slice-start"):
         return _moved(instruction)
+    if "tpu_custom_call" in instruction.rest:
+        return _declared(computation, instruction), 0.0
     inner = None
     if instruction.opcode == "fusion":
         inner = _inside(module, instruction)
@@ -89,7 +92,15 @@ def _bytes(module: Module, computation: Computation, instruction: Instruction) -
             started = [i for i in inner.instructions if i.opcode in KINDS]
             return float(sum(a.bytes for i in started for a in i.arrays) * starts), 0.0
     read = _read(module, computation, instruction, inner)
-    return read + _written(instruction, inner), 0.0
+    return read + _written(computation, instruction, inner), 0.0
+
+
+def _declared(computation: Computation, instruction: Instruction) -> float:
+    # A kernel that is given a whole array may read a part of it: what it declares then.
+    found = [computation.by_name.get(name) for name in instruction.operands]
+    arrays = [a for i in found if i is not None and i.opcode != "constant" for a in i.arrays]
+    whole = float(sum(a.bytes for a in (*arrays, *instruction.arrays) if a.space == 0))
+    return min(whole, instruction.number("bytes_accessed") or whole)
 
 
 def _moved(instruction: Instruction) -> tuple[float, float]:
@@ -160,12 +171,14 @@ def _used(module: Module, inner: Computation, parameter: Instruction, whole: flo
     return total
 
 
-def _written(instruction: Instruction, inner: Computation | None) -> float:
+def _written(
+    computation: Computation, instruction: Instruction, inner: Computation | None
+) -> float:
     root = inner.root if inner else instruction
     roots: list[Instruction | None] = [root]
     if inner and root is not None and root.opcode == "tuple":
         roots = [inner.by_name.get(name) for name in root.operands]
-    source = inner.by_name if inner else {}
+    source = (inner or computation).by_name
     arrays = instruction.arrays
     if len(roots) != len(arrays):
         return sum(a.bytes for a in arrays if a.space == 0)
@@ -177,7 +190,7 @@ def _written(instruction: Instruction, inner: Computation | None) -> float:
             continue  # handed on; an asynchronous collective is counted where it starts
         while part is not None and part.opcode == "bitcast":
             part = source.get(part.operands[0])
-        if part is not None and part.opcode in ("dynamic-update-slice", "scatter") and source:
+        if part is not None and part.opcode in ("dynamic-update-slice", "scatter"):
             update = source.get(part.operands[-1 if part.opcode == "scatter" else 1])
             total += min(array.bytes, update.bytes if update is not None else array.bytes)
         else:

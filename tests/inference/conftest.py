@@ -3,6 +3,8 @@
 import jax
 import pytest
 
+from geex_jax.inference import programs
+
 
 @pytest.fixture(autouse=True, scope="module")
 def quick_compilation(request):
@@ -12,4 +14,5 @@ def quick_compilation(request):
         return
     jax.config.update("jax_disable_most_optimizations", True)
     yield
+    programs.forget()
     jax.config.update("jax_disable_most_optimizations", False)

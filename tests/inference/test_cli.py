@@ -124,6 +124,29 @@ def test_generate_takes_files_standard_input_samples_and_stops(
     assert not any("e" in r["text"] for r in rows)
 
 
+def test_generate_guesses_searches_and_tells_probabilities(small, capsys):
+    base = ["generate", "--checkpoint", str(small), "--prompt", "def item", "--prompt", "return"]
+    base += ["--max-new-tokens", "16", "--json"]
+
+    def rows(*flags):
+        assert main([*base, *flags]) == 0
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    plain = rows()
+    assert rows("--speculate", "3") == plain  # the same tokens
+    own = rows("--speculate", "3", "--draft", str(small), "--logprobs", "2")
+    assert [r["tokens"] for r in own] == [r["tokens"] for r in plain]
+    for row in own:
+        assert [x["token"] for x in row["logprobs"]] == row["tokens"]
+        assert all(x["top"][0][1] >= x["logprob"] and len(x["top"]) == 2 for x in row["logprobs"])
+    drawn = rows(
+        "--n", "2", "--temperature", "1.5", "--min-p", "0.1", "--repetition-penalty", "1.2"
+    )
+    assert len(drawn) == 4 and drawn[0]["tokens"] != drawn[1]["tokens"]
+    beams = rows("--beams", "3", "--n", "2", "--length-penalty", "0.5")
+    assert len(beams) == 4 and beams[0]["text"] != beams[1]["text"]
+
+
 def test_generate_refuses_in_one_line(small, tmp_path, capsys):
     (tmp_path / "latin").write_bytes(b"\xe9")
     base = ["generate", "--checkpoint", str(small)]
@@ -136,6 +159,11 @@ def test_generate_refuses_in_one_line(small, tmp_path, capsys):
         ([*base, "--prompt-file", str(tmp_path / "none")], "cannot read"),
         ([*base, "--prompt-file", str(tmp_path / "latin")], "not UTF-8"),
         ([*base, "--promt", "x"], "did you mean --prompt"),
+        ([*base, "--prompt", "x", "--suffix", "y"], "CodeGeeX has none"),
+        ([*base, "--prompt", "x", "--logprobs", "2"], "add --json"),
+        ([*base, "--prompt", "x", "--draft", str(small)], "add --speculate"),
+        ([*base, "--prompt", "x", "--beams", "2", "--temperature", "1"], "leave it out"),
+        ([*base, "--prompt", "x", "--beams", "2", "--num-samples", "3"], "3 of 2 beams"),
     ]:
         assert main(arguments) == 2
         error = capsys.readouterr().err

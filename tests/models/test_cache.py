@@ -1,6 +1,7 @@
 """The cache: rounded to int8 it is near a float one, and prompts enter it whole or in parts."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,13 @@ import pytest
 from geex_jax.models import ModelConfig, Transformer, init_cache
 from geex_jax.models.cache import append, read
 
-SIZES = {"vocab_size": 64, "context_length": 32, "d_model": 32, "num_layers": 2, "d_ff": 64}
+SIZES: dict[str, Any] = {
+    "vocab_size": 64,
+    "context_length": 32,
+    "d_model": 32,
+    "num_layers": 2,
+    "d_ff": 64,
+}
 TOP = ModelConfig(**SIZES, num_heads=4)
 # Grouped heads, and a window that only the second layer has.
 GROUPED = ModelConfig(
@@ -25,15 +32,16 @@ def parameters(config):
     return jax.jit(Transformer(config).init)(jax.random.key(0), TOKENS)["params"]
 
 
-def cached(config, params, parts, fresh=False):
+def cached(config, params, parts, fresh=False) -> Any:
     """Logits [B, V] behind each row's last token, and the cache, taken in by parts."""
     cache, start, found = init_cache(config, 2, 16), 0, None
     for size in parts:
         lengths = jnp.clip(LENGTHS - start, 0, size)
-        logits, cache = Transformer(config).apply(
+        taken: Any = Transformer(config).apply(
             {"params": params}, TOKENS[:, start : start + size], lengths, cache, fresh,
             method="prefill",
         )  # fmt: skip
+        logits, cache = taken
         keep = (lengths > 0)[:, None]
         found = logits if found is None else jnp.where(keep, logits, found)
         start += size
@@ -44,7 +52,7 @@ def cached(config, params, parts, fresh=False):
 @pytest.mark.parametrize("held", ["model", "int8"])
 def test_prompts_enter_whole_or_in_parts_and_give_the_logits_of_a_plain_pass(config, held):
     params = parameters(config)
-    plain = Transformer(config).apply({"params": params}, TOKENS)
+    plain: Any = Transformer(config).apply({"params": params}, TOKENS)
     want = plain[jnp.arange(2), LENGTHS - 1]
     config = config.replace(kv_cache=held)
     tolerance = (0.03 if held == "int8" else 1e-4) * float(jnp.abs(want).max())
@@ -57,11 +65,11 @@ def test_prompts_enter_whole_or_in_parts_and_give_the_logits_of_a_plain_pass(con
     assert [x.dtype for x in whole.arrays] == (
         [jnp.int8] * 2 + [jnp.float32] * 2 if held == "int8" else [jnp.float32] * 2
     )
-    again, _ = Transformer(config).apply({"params": params}, TOKENS[:, :1], kv_cache=whole)
+    step: Any = Transformer(config).apply({"params": params}, TOKENS[:, :1], kv_cache=whole)
     exact = dataclasses.replace(config, kv_cache="model")
     _, other = cached(exact, params, [12], fresh=True)
-    true, _ = Transformer(exact).apply({"params": params}, TOKENS[:, :1], kv_cache=other)
-    np.testing.assert_allclose(again, true, atol=tolerance)
+    true: Any = Transformer(exact).apply({"params": params}, TOKENS[:, :1], kv_cache=other)
+    np.testing.assert_allclose(step[0], true[0], atol=tolerance)
 
 
 def test_each_tokens_head_is_rounded_by_its_own_largest_magnitude():
@@ -69,7 +77,7 @@ def test_each_tokens_head_is_rounded_by_its_own_largest_magnitude():
     scale = 10.0 ** jnp.arange(-2, 2)[None, None, :, None]  # a head a thousand times another
     new = jax.random.normal(jax.random.key(2), (2, 3, 4, 8)) * scale
     start = dataclasses.replace(init_cache(config, 2, 16), length=jnp.array([0, 14]))
-    cache = append(start, new, 2 * new, 1)
+    cache: Any = append(start, new, 2 * new, 1)
     key, value = read(cache, 1, jnp.float32)
     most = jnp.abs(new).max(-1, keepdims=True)
     for got, want, size in ((key, new, most), (value, 2 * new, 2 * most)):

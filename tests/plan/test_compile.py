@@ -74,7 +74,7 @@ def test_too_little_memory_is_status_1_with_the_compilers_words(cache, capsys):
         (["plan", "--config", TINY, "--slice", "smal"], "did you mean small?"),
         ([*TRAIN, "--config.batch_sise=3"], "did you mean batch_size?"),
         ([*TRAIN, "--compiler-option", "novalue"], "NAME=VALUE"),
-        (["plan", "--decode", "--topology", "v5e:1x1", "--kv-bits", "8"], "--kv-bits 8"),
+        (["plan", "--decode", "--topology", "v5e:1x1", "--kv-bits", "4"], "--kv-bits 4"),
         (["plan", "--decode", "--topology", "v5e:1x1", "--bits", "3"], "--bits 3"),
         (["plan", "--decode", "--topology", "v5e:1x1", "--context", "9999"], "--context 9999"),
         (["plan", "--decode", "--topology", "v5e:1x1", "--memory-only"], "--memory-only"),
@@ -107,16 +107,20 @@ def test_a_process_with_other_settings_compiles_in_a_child(cache, plan, monkeypa
         jobs.run(jobs.Job("v5e:2x2", config=TINY, overrides=("--config.nothing=1",)))
 
 
-def test_decode_of_int8_weights(cache, capsys):
-    words = ["plan", "--decode", "--preset", "geex-3m", "--bits", "8", "--batch", "2", "--context",
-             "256", "--topology", "v5e:1x1", "--fast", "--cache", cache, "--json"]  # fmt: skip
+@pytest.mark.parametrize(("bits", "kv_bits"), [(8, 8), (4, 16)])
+def test_the_engines_decode_step_reads_weights_and_cache_once(cache, capsys, bits, kv_bits):
+    words = ["plan", "--decode", "--preset", "geex-3m", "--bits", str(bits), "--kv-bits",
+             str(kv_bits), "--batch", "2", "--context", "256", "--prefill", "128", "--topology",
+             "v5e:1x1", "--fast", "--cache", cache, "--json"]  # fmt: skip
     assert main(words) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["fits"] and found["prefill"]["fits"]
-    assert found["state"]["keys and values"] == 2 * 8 * 2 * 256 * 128 * 2
+    tokens = 2 * 8 * 2 * 256  # keys and values of eight blocks and two rows
+    held = tokens * 128 * 2 if kv_bits == 16 else tokens * (128 + 2 * 4)
+    assert found["state"]["keys and values"] == held
     assert found["compiled"]["memory"]["argument"] > found["floor"]
     assert found["compiled"]["unknown_loops"] and not found["compiled"]["collectives"]
-    assert "tokens/s at most (estimate" in found["speed"]
+    assert "ms/token at least" in found["speed"] and "(estimate" in found["speed"]
     assert not [w for w in found["warnings"] if "a cache or weight" in w]
 
 

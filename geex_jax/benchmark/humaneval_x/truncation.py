@@ -2,12 +2,14 @@
 
 The reference (CodeGeeX, `is_code_generation_finished` and `cleanup_code`) asks after each token
 whether the text so far is finished, and cleans finished texts up. Its evaluator does neither.
-Rust has no rule there; the one here is CodeGeeX2's. Standard library only.
+Rust has no rule there; the one here is CodeGeeX2's. Where they end is `languages.EndRule`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+
+from geex_jax import languages
 
 PYTHON_STOPS = ("\ndef", "\nclass", "\nif", "\n#", "\nprint")
 PYTHON_ENDS = (*PYTHON_STOPS, "\nassert")
@@ -15,18 +17,7 @@ PYTHON_ENDS = (*PYTHON_STOPS, "\nassert")
 
 def python_finished(code: str) -> bool:
     """Whether a line that is not blank begins without a space or tab, the first one included."""
-    return python_end(code) is not None
-
-
-def python_end(code: str) -> int | None:
-    """Length of the shortest finished beginning of `code`, None if it is not finished."""
-    start = 0
-    for line in code.split("\n"):
-        if line.strip() and line[0] not in " \t":
-            blanks = len(line) - len(line.lstrip())  # of other kinds, such as a form feed
-            return start + blanks + 1
-        start += len(line) + 1
-    return None
+    return end("python", code) is not None
 
 
 def python_clean(code: str) -> str:
@@ -40,19 +31,6 @@ def python_clean(code: str) -> str:
 def braces_finished(code: str) -> bool:
     """Whether one more brace is closed than opened, wherever they stand."""
     return code.count("{") + 1 == code.count("}")
-
-
-def braces_end(code: str) -> int | None:
-    """Length of the shortest finished beginning of `code`, None if there is none."""
-    depth = 0
-    for i, sign in enumerate(code):
-        if sign == "{":
-            depth += 1
-        elif sign == "}":
-            depth -= 1
-            if depth == -1:
-                return i + 1
-    return None
 
 
 def braces_clean(code: str) -> str:
@@ -82,14 +60,6 @@ def rust_finished(code: str) -> bool:
     return "\nfn main()" in code or braces_finished(code)
 
 
-def rust_end(code: str) -> int | None:
-    """Length of the shortest finished beginning of `code`, None if there is none."""
-    main = code.find("\nfn main()")
-    ends = [main + len("\nfn main()")] if main != -1 else []
-    brace = braces_end(code)
-    return min([*ends, *([] if brace is None else [brace])], default=None)
-
-
 FINISHED: dict[str, Callable[[str], bool]] = {
     "python": python_finished,
     "cpp": braces_finished,
@@ -105,11 +75,6 @@ CLEAN: dict[str, Callable[[str], str]] = {
     "javascript": braces_clean,
     "go": go_clean,
     "rust": braces_clean,
-}
-_END: dict[str, Callable[[str], int | None]] = {
-    **dict.fromkeys(FINISHED, braces_end),
-    "python": python_end,
-    "rust": rust_end,
 }
 # Strings that no answer goes on after; for servers, which know no rules. At most four are allowed.
 STOPS: dict[str, tuple[str, ...]] = {
@@ -129,7 +94,10 @@ def end(language: str, code: str) -> int | None:
       language: "python", "cpp", ...; one without a rule never finishes.
       code: what the model wrote after the prompt.
     """
-    return _END[language](code) if language in _END else None
+    if language not in FINISHED:
+        return None
+    rule = languages.end_rule(language)
+    return next((i + 1 for i, sign in enumerate(code) if rule.feed(sign)), None)
 
 
 def shorten(language: str, code: str) -> tuple[str, bool]:

@@ -216,6 +216,7 @@ def expected_leaves(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         "remat",
         "dropout",
         "scan_layers",
+        "scan_unroll",
         "attention",
         "matmul",
         "activations",

@@ -14,17 +14,9 @@ from geex_jax.models.config import ModelConfig, to_dict
 
 # Fields that say how the model is run here, not what it computes.
 OURS = {
-    "name",
-    "dropout",
-    "dtype",
-    "param_dtype",
-    "scan_layers",
-    "remat",
-    "attention",
-    "matmul",
-    "activations",
-    "kv_cache",
-}
+    "name", "dropout", "dtype", "param_dtype", "scan_layers", "scan_unroll", "remat", "attention",
+    "matmul", "activations", "kv_cache",
+}  # fmt: skip
 
 
 def read_config(

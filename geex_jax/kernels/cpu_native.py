@@ -1,0 +1,161 @@
+"""The optional C++ kernels of CPUs: built by the user's compiler, called through `jax.ffi`.
+
+`build` compiles `native/*.cc` into the cache folder (`files.cache_folder`), under a name that holds
+the sources, the flags, the CPU's features and jaxlib's version: what another machine or an older
+release built is never loaded. Where nothing is built, or GEEX_KERNELS is "off", the plain way of
+`kernels.cpu` runs; W8A8 results are the same to the bit.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import pathlib
+import platform as machine
+import shutil
+import subprocess
+import tempfile
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jaxlib
+import numpy as np
+
+from geex_jax import files
+from geex_jax.errors import GeexError
+
+SOURCES = pathlib.Path(__file__).parent / "native"
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=off", "-fPIC", "-shared", "-w")
+TARGETS = ("geex_int8_matmul",)
+
+
+def build(compiler: str | None = None) -> pathlib.Path:
+    """Compiles the kernels if they are not there yet, tests them, and returns the library's path.
+
+    Args:
+      compiler: a C++ compiler that knows GCC's flags; by default $CXX, else g++, else clang++.
+
+    Raises:
+      GeexError: no compiler, or one that fails; Windows.
+    """
+    target = library()
+    if target.is_file():
+        return target
+    found = compiler or os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    if not found or os.name == "nt":
+        raise GeexError(
+            "no C++ compiler found",
+            "install g++ (Debian: apt install g++), or go without: the plain way needs none",
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        made = pathlib.Path(folder) / target.name
+        command = [found, *FLAGS, f"-I{jax.ffi.include_dir()}", "-o", str(made)]
+        command += sorted(map(str, SOURCES.glob("*.cc")))
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise GeexError(f"{found}: {error}", "give a working compiler in CXX") from None
+        if done.returncode:
+            line = next((x for x in done.stderr.splitlines() if "error" in x), "no message")
+            raise GeexError(f"{found} failed: {line}", "GCC 10 or clang 12 or later is needed")
+        os.replace(made, target)
+    _load.cache_clear()
+    try:
+        _check(target)
+    except GeexError:
+        target.unlink()
+        _load.cache_clear()
+        raise
+    return target
+
+
+def _check(target: pathlib.Path) -> None:
+    # Against the plain way, with rows for every size of tile and columns for every tail.
+    from geex_jax.kernels import cpu
+
+    if not _load(target):
+        raise GeexError("the C++ kernels do not load", "was another Python's jaxlib used?")
+    random = np.random.default_rng(0)
+    for rows, width, outputs in ((1, 64, 16), (3, 130, 21), (14, 1100, 37)):
+        x = random.integers(-127, 128, (1, rows, width), np.int8)
+        weights = random.integers(-128, 128, (outputs, width), np.int8)
+        ones = jnp.ones(outputs), jnp.ones((rows, 1))
+        expected = cpu.int8_dot(jnp.asarray(x[0]), jnp.asarray(weights)).astype(jnp.float32)
+        if not np.array_equal(int8_matmul(jnp.asarray(x), jnp.asarray(weights), *ones), expected):
+            raise GeexError(
+                "the C++ kernels compute something else", "try another compiler (--compiler)"
+            )
+
+
+def library() -> pathlib.Path:
+    """Where the library for these sources and this machine is, or would be."""
+    return files.cache_folder() / "kernels" / f"geex_kernels_{_fingerprint()}.so"
+
+
+@functools.cache
+def _fingerprint() -> str:
+    sources = [p.read_bytes() for p in sorted(SOURCES.iterdir()) if p.suffix in (".cc", ".h")]
+    return files.fingerprint(*sources, *FLAGS, _features(), jaxlib.__version__)
+
+
+@functools.cache
+def _features() -> str:
+    # What -march=native depends on.
+    for line in _cpuinfo():
+        if line.startswith(("flags", "Features")):
+            return " ".join(sorted(line.split(":")[1].split()))
+    return f"{machine.machine()} {machine.processor()} {machine.node()}"
+
+
+def _cpuinfo() -> list[str]:
+    try:
+        return pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+
+
+def available() -> bool:
+    """Whether the kernels are built and wanted, and one device runs what is traced."""
+    if os.environ.get("GEEX_KERNELS", "").lower() in ("off", "0", "no"):
+        return False
+    mesh = jax.sharding.get_abstract_mesh()
+    # XLA cannot cut a call into parts.
+    return (mesh.empty or mesh.size == 1) and _load(library())
+
+
+@functools.cache
+def _load(path: pathlib.Path) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        loaded = ctypes.CDLL(str(path))
+        for name in TARGETS:
+            capsule = jax.ffi.pycapsule(getattr(loaded, name))
+            jax.ffi.register_ffi_target(_target(name), capsule, platform="cpu")
+    except (OSError, AttributeError):
+        return False
+    return True
+
+
+def _target(name: str) -> str:
+    # XLA keeps a name for good, and there may be two libraries in one process's life.
+    return f"{name}_{files.fingerprint(str(library()))}"
+
+
+def int8_matmul(
+    digits: jax.Array, kernel: jax.Array, scale: jax.Array, row_scale: jax.Array
+) -> jax.Array:
+    """(digits kernel^T) * scales, in float32 [M, out].
+
+    Args:
+      digits: int8 [limbs, M, in], as `cpu.limbs` cuts rows; one limb is W8A8.
+      kernel: int8 [out, in].
+      scale: float32 [out].
+      row_scale: float32 [M, 1].
+    """
+    shape = jax.ShapeDtypeStruct((digits.shape[1], kernel.shape[0]), jnp.float32)
+    call: Any = jax.ffi.ffi_call(_target("geex_int8_matmul"), shape, vmap_method="sequential")
+    return call(digits, kernel, scale, row_scale[:, 0])
