@@ -24,6 +24,7 @@ from geex_jax.benchmark import turns
 from geex_jax.benchmark.decode_sides import FORMATS, OURS, PeerSide, shape_of
 from geex_jax.benchmark.train_step_bench import parse_cores
 from geex_jax.errors import GeexError, did_you_mean
+from geex_jax.kernels import cpu_native
 from geex_jax.models import to_dict
 
 NATIVE = "geex+C++"
@@ -189,6 +190,8 @@ class Race:
         ours = {"weights": folder, "config": spec.config}
         factory = "geex_jax.benchmark.decode_sides:Ours"
         for name, wanted in ((OURS, "off"), (NATIVE, "on")):
+            if name == NATIVE and not cpu_native.library().is_file():
+                continue
             env = {"JAX_PLATFORMS": "cpu", "GEEX_KERNELS": wanted}
             side = turns.Side(factory, ours, spec.cores, env)
             processes[name] = side
@@ -196,7 +199,9 @@ class Race:
                 side.call("save")
                 self.bandwidth = side.call("bandwidth")
             elif not side.call("native"):
-                continue  # not built
+                raise GeexError(
+                    "the C++ kernels do not load", "build them anew: geex build-kernels"
+                )
             for form in spec.formats:
                 if name == OURS or FORMATS[form][1]:
                     self.bytes[f"{name} {form}"] = side.call("load", form)

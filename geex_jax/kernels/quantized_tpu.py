@@ -50,8 +50,10 @@ def pallas_wanted(kernel_dtype: Any, scale_dimensions: int) -> bool:
 
 def padded_rows(x: jax.Array) -> jax.Array:
     """x [..., in] as rows [8, in] on a TPU, if they are fewer and whole on it; else x itself."""
+    if platform() != "tpu":  # asked first: elsewhere sizes may be symbols
+        return x
     rows = math.prod(x.shape[:-1])
-    if rows >= FEW or not rows or platform() != "tpu":
+    if rows >= FEW or not rows:
         return x
     cut = mesh_cut()
     if cut.ways(cut.batch) * cut.ways(cut.length) > 1:
