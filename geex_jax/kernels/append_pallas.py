@@ -109,7 +109,7 @@ def _token(held, new, place, slots, interpret: bool) -> list[jax.Array]:
         input_output_aliases={6 + i: i for i in range(4)},  # behind two scalars and the new tokens
         compiler_params=pltpu.CompilerParams(dimension_semantics=("arbitrary",)),
         cost_estimate=pl.CostEstimate(
-            flops=0,
+            flops=2 * batch * (ROWS * flat + kv_heads * LANES),  # a selection each
             bytes_accessed=4 * batch * (ROWS * flat + kv_heads * LANES * 4),
             transcendentals=0,
         ),
