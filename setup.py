@@ -46,6 +46,15 @@ METRICS = [
 # Grammars that XLCoST's programs are parsed with, beside those of METRICS.
 GRAMMARS = ["tree-sitter-c>=0.24", "tree-sitter-php>=0.24", "tree-sitter-c-sharp>=0.23"]
 
+# The server: ASGI, bodies of requests, chat templates, figures.
+SERVE = [
+    "starlette>=0.40",
+    "uvicorn>=0.30",
+    "pydantic>=2.9",
+    "jinja2>=3.1",
+    "prometheus-client>=0.20",
+]
+
 setup(
     name="geex-jax",
     version=VERSION,
@@ -67,7 +76,9 @@ setup(
         "geex_jax.benchmark.languages": ["native/*"],
         "geex_jax.benchmark.report": ["samples.js"],
         "geex_jax.data.report": ["page.css"],
+        "geex_jax.kernels": ["native/*"],
         "geex_jax.pages": ["page.html", "page.css"],
+        "geex_jax.serving": ["static/*"],
     },
     install_requires=REQUIREMENTS,
     extras_require={
@@ -75,7 +86,7 @@ setup(
         "gpu": ["jax[cuda12]>=0.8.0"],
         "data": ["pyarrow>=18"],
         "convert": ["torch>=2.6", "transformers>=4.57", "safetensors>=0.5"],
-        "serve": ["starlette>=0.40", "uvicorn>=0.30"],  # for the server, which is to come
+        "serve": SERVE,
         "wandb": ["wandb>=0.19"],
         "ray": ["ray[client]>=2.40"],
         "metrics": METRICS,
@@ -87,6 +98,8 @@ setup(
             "psutil>=6",
             "safetensors>=0.5",
             "pyarrow>=18",
+            "httpx>=0.27",
+            *SERVE,
             *METRICS,
             *GRAMMARS,
             # The TPU compiler, for programs compiled ahead of time; other systems have none.

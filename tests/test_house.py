@@ -29,6 +29,7 @@ ROOMS = [
     "training",
     "inference",
     "plan",
+    "serving",
     "benchmark",
     "__init__",
     "quickstart",

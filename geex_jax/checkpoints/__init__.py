@@ -2,6 +2,15 @@
 
 from geex_jax.checkpoints.converting import convert
 from geex_jax.checkpoints.exporting import export
+from geex_jax.checkpoints.quantizing import quantize_model
 from geex_jax.checkpoints.store import Loaded, load_model, read_config, save_model
 
-__all__ = ["Loaded", "convert", "export", "load_model", "read_config", "save_model"]
+__all__ = [
+    "Loaded",
+    "convert",
+    "export",
+    "load_model",
+    "quantize_model",
+    "read_config",
+    "save_model",
+]

@@ -11,7 +11,7 @@ import math
 import os
 import pathlib
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -73,22 +73,57 @@ def convert(
     dtype, compute_dtype = dtype_name(dtype) if dtype else None, dtype_name(compute_dtype)
     dest = output.destination(dest, overwrite)
     opened = open_source(source, num_heads=num_heads, vocab_size=vocab_size, ignore=ignore)
+    origin = opened.path.name if pathlib.Path(source).exists() else str(source)  # a hub id
+    return write_model(
+        opened, dest, dtype, mesh, tokenizer, compute_dtype, {"name": origin}, overwrite
+    )
+
+
+def write_model(
+    opened: Source,
+    dest: pathlib.Path,
+    dtype: str | None = None,
+    mesh: Mapping[str, int] | None = None,
+    tokenizer: files.Path | None = None,
+    compute_dtype: str = "float32",
+    origin: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+    *,
+    name: str | None = None,
+    job: str = "",
+    provenance: Mapping[str, Any] | None = None,
+    before: Callable[[pathlib.Path], None] = lambda folder: None,
+) -> pathlib.Path:
+    """Writes an opened checkpoint as a model folder; see `convert`.
+
+    Args:
+      opened: what to write; its bindings say what becomes of each tensor.
+      dest: see `output.destination`.
+      dtype, mesh, tokenizer, compute_dtype: as of `convert`.
+      origin: facts about an outside source.
+      overwrite: replace what is at `dest`.
+      name: of the model, by default that of `dest`.
+      job: what else decides the bytes; another job does not go on with this one's work.
+      provenance: more facts.
+      before: called with the unfinished folder before tensors are read.
+    """
     output.refuse_overlap(opened, dest)
     plan = _plan(opened, dtype, dict(mesh or {}))
     kinds = [leaf.dtype.name for leaf in plan.leaves.values()]
     stored = collections.Counter(kind for kind in kinds if kind in DTYPES)
     config = opened.config.replace(
-        name=dest.name, dtype=compute_dtype, param_dtype=stored.most_common(1)[0][0]
+        name=name or dest.name, dtype=compute_dtype, param_dtype=stored.most_common(1)[0][0]
     )
     words, unread = _tokenizer(opened, tokenizer, config)
-    origin = opened.path.name if pathlib.Path(source).exists() else str(source)  # a hub id
     partial = dest.with_name(f".{dest.name}.partial")
     again = "the same command goes on where it stopped"
     with output.system_errors(partial, again), _locked(partial, dest):
         output.destination(dest, overwrite)  # another process may have made it since
-        _prepare(partial, opened, plan)
+        _prepare(partial, opened, plan, job)
+        before(partial)
         _write(opened, plan, partial)
-        _finish(opened, plan, partial, config, words, {"name": origin} | unread)
+        facts = (dict(origin or {}) | unread, dict(provenance or {}))
+        _finish(opened, plan, partial, config, words, facts)
         store.move_into_place(partial, dest)
     return dest
 
@@ -123,7 +158,8 @@ def _plan(source: Source, dtype: str | None, mesh: dict[str, int]) -> _Plan:
     for name, binding in source.bindings.items():
         found = source.tensors[name].dtype
         for path, _ in binding.parts:
-            kind = _leaf_dtype(source, name, path, found, dtype)
+            made = getattr(binding, "dtypes", {})  # of leaves that are made on the way
+            kind = made.get(path) or _leaf_dtype(source, name, path, found, dtype)
             first, other = kinds.setdefault(path, (kind, name))
             if first != kind:
                 raise GeexError(
@@ -155,7 +191,7 @@ def _plan(source: Source, dtype: str | None, mesh: dict[str, int]) -> _Plan:
 
 def _leaf_dtype(source: Source, name: str, path: str, found: np.dtype, to: str | None) -> np.dtype:
     """The type that a part of an outside tensor is written in."""
-    if path.endswith(("kernel_int8", "kernel_int4")):
+    if path.endswith(("_int8", "_int4")):
         if found.kind not in "iu" or found.itemsize != 1:
             raise GeexError(
                 f"{place(source, name)}: {name} is {found.name}, no int8",
@@ -168,7 +204,7 @@ def _leaf_dtype(source: Source, name: str, path: str, found: np.dtype, to: str |
             "bring a checkpoint in float32, float16 or bfloat16",
         )
     # The scales' own type says how they were rounded.
-    return np.dtype(found if to is None or path.endswith("kernel_scale") else DTYPES[to])
+    return np.dtype(found if to is None or path.endswith("_scale") else DTYPES[to])
 
 
 def _tokenizer(
@@ -224,11 +260,11 @@ def _locked(folder: pathlib.Path, dest: pathlib.Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _prepare(folder: pathlib.Path, source: Source, plan: _Plan) -> None:
+def _prepare(folder: pathlib.Path, source: Source, plan: _Plan, extra: str) -> None:
     """Keeps what an earlier run of the same conversion has done, else starts afresh."""
     stats = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in source.files]
     leaves = {p: [x.shape, x.dtype.name, x.chunk, x.small] for p, x in plan.leaves.items()}
-    about = [__version__, str(source.path.absolute()), to_dict(source.config), stats, leaves]
+    about = [__version__, str(source.path.absolute()), to_dict(source.config), stats, leaves, extra]
     job = files.fingerprint(json.dumps(about, sort_keys=True))
     note = folder / "job"
     if not note.is_file() or note.read_text() != job:
@@ -314,7 +350,7 @@ def _finish(
     folder: pathlib.Path,
     config: ModelConfig,
     words: Tokenizer | None,
-    origin: dict[str, str],
+    facts: tuple[dict[str, str], dict[str, Any]],
 ) -> None:
     """Puts config, tokenizer and the source's side files beside the arrays."""
     if words is not None:
@@ -323,13 +359,14 @@ def _finish(
     (folder / "source").mkdir(exist_ok=True)
     for file in side_files(source):
         shutil.copyfile(file, folder / "source" / file.name)
+    origin, more = facts
     if source.family.name == "geex":
         provenance = dict((source.original or {})["provenance"])
     else:
         held = {p.name: p.stat().st_size for p in source.files}
         came: dict[str, Any] = {"family": source.family.name, "files": held, **origin}
         provenance: dict[str, Any] = {"source": came}
-    provenance["converted_by"] = f"geex-jax {__version__}"
+    provenance |= {"converted_by": f"geex-jax {__version__}"} | more
     leaves = {p: [list(x.shape), x.dtype.name] for p, x in plan.leaves.items()}
     about = {
         "format": store.FORMAT,
@@ -340,3 +377,4 @@ def _finish(
     files.write_json(folder / "config.json", about)
     for name in ("done", "job"):
         (folder / name).unlink()
+    shutil.rmtree(folder / "blocks", ignore_errors=True)  # what a calibration left

@@ -1,4 +1,4 @@
-"""Model folders back out: for transformers, for the official CodeGeeX code, as safetensors."""
+"""Model folders back out: for transformers, the official code, as safetensors, as StableHLO."""
 
 from __future__ import annotations
 
@@ -12,17 +12,28 @@ from typing import Any
 import numpy as np
 
 from geex_jax import files, tokenizers
-from geex_jax.checkpoints import cards, output, own, safetensors_file, store, torch_write
+from geex_jax.checkpoints import (
+    cards,
+    output,
+    own,
+    safetensors_file,
+    stablehlo,
+    store,
+    torch_write,
+)
+from geex_jax.checkpoints.compressed import SCALE, Shaped, config_of, with_integers
 from geex_jax.checkpoints.families import HUGGING_FACE, Binding, Family, codegeex, write_config
 from geex_jax.checkpoints.families.configs import comparable
 from geex_jax.checkpoints.output import DTYPES, cast, dtype_name
+from geex_jax.checkpoints.quantizing import shapes_of
 from geex_jax.checkpoints.source import Source
 from geex_jax.checkpoints.sources import open_source
 from geex_jax.checkpoints.tensors import Lazy, size_of
 from geex_jax.errors import GeexError, did_you_mean
 from geex_jax.models import ModelConfig
+from geex_jax.quantize import formats_of
 
-FORMATS = ("hf", "codegeex", "safetensors")
+FORMATS = ("hf", "codegeex", "safetensors", "stablehlo")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "merges.txt")
 
 
@@ -36,6 +47,7 @@ def export(
     model_parallel: int = 1,
     fused_qkv: bool = False,
     max_shard_bytes: int = 5_000_000_000,
+    programs: stablehlo.Options | None = None,
     overwrite: bool = False,
 ) -> pathlib.Path:
     """Writes a model folder for other libraries, one tensor in memory at a time.
@@ -44,12 +56,14 @@ def export(
       checkpoint: a geex model folder, a training workdir, or one step of it.
       dest: the folder to make; it appears when it is whole.
       format: "hf" for transformers, "codegeex" for the official loader (quantized ones too),
-        "safetensors" for our own names.
+        "safetensors" for our own names, "stablehlo" for programs that run without this library
+        (see `stablehlo`).
       family: of format "hf"; by default the one that the model came from, or the first that fits.
       dtype: of float tensors; by default as they are.
       model_parallel: parts of format "codegeex" (`mp_rank_XX_model_states.pt`).
       fused_qkv: format "codegeex" with `query_key_value` in one matrix.
       max_shard_bytes: larger safetensors are divided, with an index.
+      programs: what programs of format "stablehlo" are made for.
       overwrite: replace what is at `dest`.
 
     Returns:
@@ -64,6 +78,10 @@ def export(
         raise GeexError("--model-parallel and --fused-qkv", "are for --format codegeex")
     if format != "hf" and family is not None:
         raise GeexError("--family", "is for --format hf")
+    if format != "stablehlo" and programs is not None:
+        raise GeexError("--platforms, --slots, --activations, --kv-cache", "are for stablehlo")
+    if format == "stablehlo" and dtype is not None:
+        raise GeexError("--dtype changes stored weights", "stablehlo: give --compute-dtype")
     kind = np.dtype(DTYPES[dtype_name(dtype)]) if dtype else None
     dest = output.destination(dest, overwrite)
     if not pathlib.Path(checkpoint).exists():  # a hub id would be fetched, and then refused
@@ -72,19 +90,41 @@ def export(
     if source.family.name != "geex":
         raise GeexError(f"{checkpoint} is no geex model", f"geex convert {checkpoint} DEST")
     output.refuse_overlap(source, dest)
-    chosen, config = _choose(source, format, family, model_parallel, fused_qkv)
-    tensors = _outward(source, chosen, kind)
+    if format == "stablehlo":
+        options = programs or stablehlo.Options()
+        options.config(source.config)
+
+        def fill(folder: pathlib.Path) -> None:
+            _write_programs(folder, source, options)
+    else:
+        chosen, config = _choose(source, format, family, model_parallel, fused_qkv)
+        tensors = _outward(source, chosen, kind)
+
+        def fill(folder: pathlib.Path) -> None:
+            _write(folder, source, chosen, tensors, format, model_parallel, max_shard_bytes)
+            _beside(folder, source, format, config, tensors, dest.name)
+
     temporary = dest.with_name(f".{dest.name}.tmp")
     with output.system_errors(dest, "nothing was written"):
         shutil.rmtree(temporary, ignore_errors=True)
         made = output.make_folder(temporary)
         try:
-            _write(temporary, source, chosen, tensors, format, model_parallel, max_shard_bytes)
-            _beside(temporary, source, format, config, tensors, dest.name)
+            fill(temporary)
             store.move_into_place(temporary, dest)
         finally:
             output.remove_folder(temporary, made)  # well ended: it is not there any more
     return dest
+
+
+def _write_programs(folder: pathlib.Path, source: Source, options: stablehlo.Options) -> None:
+    """Writes format "stablehlo", with the tokenizer for whoever has the library."""
+    output.check_space(folder, sum(map(size_of, source.tensors.values())))
+    place = store.locate(source.path)[2]
+    words = tokenizers.load(place) if place.is_dir() else None
+    ends = {"eos": words and words.eos_id, "tokens": words and words.vocab_size}
+    stablehlo.write(folder, source, options, ends)
+    if words is not None:
+        words.save(folder / "tokenizer")
 
 
 def _write(
@@ -129,18 +169,47 @@ def _choose(
                 raise GeexError(
                     f"the official CodeGeeX code has no {key} = {value!r}", "use --format hf"
                 )
-        scales = [p for p in source.bindings if p.endswith("kernel_scale")]
-        if scales and source.tensors[scales[0]].dtype != np.float16:
-            raise GeexError(
-                "the official code wants float16 scales", "quantize with --rounding official"
-            )
+        _check_official(source)
         return codegeex.family(fused, ranks), {}
-    if any(p.endswith("kernel_scale") for p in source.bindings):
+    formats = _formats(source)
+    if not formats:
+        return _fitting(source, name)
+    if formats != {"int8"} or any("tokens_scale" in path for path in source.leaves):
         raise GeexError(
-            "transformers has no place for our int8 and int4 weights",
-            "export the float checkpoint, or use --format codegeex or safetensors",
+            f"a folder for transformers holds int8 weights of linears, not {_listed(formats)}",
+            "quantize with --policy int8, or use --format codegeex or safetensors",
         )
-    return _fitting(source, name)
+    family, config = _fitting(source, name)
+    ignored = [n.removesuffix(".weight") for n, b in with_integers(family).bind(
+        source.config, source.leaves).items() if b.parts[0][0].endswith("/kernel")]  # fmt: skip
+    if source.config.tied_head or "lm_head" in ignored:
+        ignored = [*(n for n in ignored if n != "lm_head"), "lm_head"]
+    return with_integers(family), config | {"quantization_config": config_of(ignored)}
+
+
+def _formats(source: Source) -> set[str]:
+    """The formats of quantized weights, none for a float model."""
+    return {name for name in formats_of(shapes_of(source)).values() if name != "float"}
+
+
+def _listed(formats: set[str]) -> str:
+    return " and ".join(sorted(formats)) + " (or a quantized token table)"
+
+
+def _check_official(source: Source) -> None:
+    """Raises GeexError for a quantized model that the official code would not load."""
+    formats = _formats(source)
+    scales = [p for p in source.bindings if p.endswith("kernel_scale")]
+    if scales and source.tensors[scales[0]].dtype != np.float16:
+        raise GeexError(
+            "the official code wants float16 scales", "quantize with --rounding official"
+        )
+    kept = [p for p in source.leaves if p.endswith("/kernel")]
+    if formats and (len(formats) > 1 or kept or formats - {"int8", "int4"}):
+        raise GeexError(
+            f"the official code has all linears in int8 or all in int4, not {_listed(formats)}",
+            "quantize with --policy int8 or int4 and --rounding official",
+        )
 
 
 def _check_ranks(config: ModelConfig, ranks: int) -> None:
@@ -162,11 +231,11 @@ def _fitting(source: Source, name: str | None) -> tuple[Family, dict[str, Any]]:
         if name not in HUGGING_FACE:
             raise GeexError(f"unknown family {name!r}", did_you_mean(name, HUGGING_FACE))
         family = HUGGING_FACE[name]
-        family.bind(source.config, source.leaves)
+        family.bind(source.config)
         return family, write_config(family, source.config, values if name == came_from else None)
     for family in HUGGING_FACE.values():
         try:
-            family.bind(source.config, source.leaves)
+            family.bind(source.config)
             return family, write_config(family, source.config)
         except GeexError:
             continue
@@ -208,6 +277,8 @@ def _outward(source: Source, family: Family, kind: np.dtype | None) -> dict[str,
         elif kind is not None and found.name in DTYPES and not name.endswith("_scale"):
             found = kind
         out[name] = Outward(binding, parts, found)
+        if name.endswith(SCALE) and family.name in HUGGING_FACE:
+            out[name] = Shaped(out[name], (*out[name].shape, 1))
     return out
 
 

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Collection
 from typing import Any
 
-from geex_jax.checkpoints import safetensors_file, torch_file
+from geex_jax.checkpoints import compressed, safetensors_file, torch_file
 from geex_jax.checkpoints.families import HUGGING_FACE, expected_leaves, read_config
 from geex_jax.checkpoints.source import Source, checked
 from geex_jax.checkpoints.tensors import Lazy, Tensor
@@ -28,10 +28,16 @@ def open_folder(path: pathlib.Path, values: dict[str, Any], ignore: Collection[s
             did_you_mean(str(kind), HUGGING_FACE),
         )
     family = HUGGING_FACE[kind]
-    config = read_config(family, values, path / "config.json", ignore).replace(name=path.name)
-    leaves = expected_leaves(config)
+    how = values.get("quantization_config")
+    quantized = isinstance(how, dict) and bool(how)
+    said = {k: v for k, v in values.items() if not quantized or k != "quantization_config"}
+    config = read_config(family, said, path / "config.json", ignore).replace(name=path.name)
+    tensors, leaves = tensors_of_folder(path), expected_leaves(config)
+    if isinstance(how, dict) and quantized:
+        compressed.check(how, path / "config.json")
+        family, leaves, tensors = compressed.opened(family, config, tensors)
     bindings = family.bind(config, leaves)
-    return checked(Source(path, family, config, tensors_of_folder(path), leaves, bindings, values))
+    return checked(Source(path, family, config, tensors, leaves, bindings, values))
 
 
 def read_json(file: pathlib.Path, folder: pathlib.Path) -> dict[str, Any]:

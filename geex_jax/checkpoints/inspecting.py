@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Collection
 from typing import Any
 
-import numpy as np
+import jax
 
 from geex_jax import files, tokenizers
 from geex_jax.checkpoints import store
@@ -29,6 +29,8 @@ from geex_jax.checkpoints.tensors import size_of
 from geex_jax.errors import GeexError
 from geex_jax.models import ModelConfig, to_dict
 from geex_jax.models.presets import PRESETS
+from geex_jax.parallel import tree_of
+from geex_jax.quantize import formats_of, quantization_of
 
 UNUSED = "not used"  # rows and copies of an outside file that the model does not need
 PARTS = ("embedding", "positions", "attention", "mlp", "norms", "top query layer", "head", UNUSED)
@@ -50,7 +52,7 @@ class Report:
       disk_bytes: of the files that hold them.
       parts: embedding, attention, ... -> {"parameters", "bytes"}.
       dtypes: element type -> bytes.
-      quantization: {"bits", "rounding"}, None for a float model.
+      quantization: {"bits", "rounding", "formats"}, None for a float model.
       storage: {"format", "files", "chunks", "largest_chunk", "layers_apart", "mesh"}: how arrays
         are cut, and the mesh sizes that the cuts fit.
       tokenizer: {"kind", "vocab_size", "fingerprint"}, or {"error"}; None if there is none.
@@ -112,7 +114,7 @@ def inspect(
         presets=_presets(source.config),
         config=to_dict(source.config),
         parameters=sum(part["parameters"] for part in parts.values()),
-        scales=sum(math.prod(s) for p, s in source.leaves.items() if p.endswith("kernel_scale")),
+        scales=sum(math.prod(s) for p, s in source.leaves.items() if is_scale(p)),
         nbytes=total,
         disk_bytes=sum(file.stat().st_size for file in holders),
         parts=parts,
@@ -187,13 +189,20 @@ def _presets(config: ModelConfig) -> list[str]:
     return near[""] or near["else"]
 
 
+def is_scale(path: str) -> bool:
+    """Whether a leaf holds the scales of quantized weights."""
+    return path.endswith(("kernel_scale", "tokens_scale"))
+
+
 def _part(path: str) -> str:
     if path.startswith("top_query/"):
         return "top query layer"
     for word, part in (("_norm/", "norms"), ("/attention/", "attention"), ("/mlp/", "mlp")):
         if word in path:
             return part
-    return {"embedding/tokens": "embedding", "embedding/positions": "positions"}.get(path, "head")
+    if path.startswith("embedding/tokens"):
+        return "embedding"
+    return {"embedding/positions": "positions"}.get(path, "head")
 
 
 def _parts(source: Source, total: int) -> dict[str, dict[str, int]]:
@@ -203,7 +212,7 @@ def _parts(source: Source, total: int) -> dict[str, dict[str, int]]:
         for path, shape in binding.parts:
             part, count = found[_part(path)], math.prod(shape)
             part["bytes"] += count * size
-            if not path.endswith("kernel_scale"):
+            if not is_scale(path):
                 part["parameters"] += 2 * count if path.endswith("kernel_int4") else count
     found[UNUSED]["bytes"] = total - sum(part["bytes"] for part in found.values())
     return {name: part for name, part in found.items() if part["bytes"]}
@@ -217,13 +226,14 @@ def _dtypes(source: Source) -> dict[str, int]:
 
 
 def _quantization(source: Source) -> dict[str, Any] | None:
-    """Bits and rounding; the official rounding is told by its float16 scales."""
-    for name, binding in source.bindings.items():
-        if binding.parts[0][0].endswith("kernel_scale"):
-            bits = 8 if any(path.endswith("kernel_int8") for path in source.leaves) else 4
-            official = source.tensors[name].dtype == np.float16
-            return {"bits": bits, "rounding": "official" if official else "clean"}
-    return None
+    """Bits (of the narrowest), rounding and formats, as `quantize` names them."""
+    kinds = {p: source.tensors[n].dtype for n, b in source.bindings.items() for p, _ in b.parts}
+    abstract = {p: jax.ShapeDtypeStruct(s, kinds[p]) for p, s in source.leaves.items()}
+    how = quantization_of(tree_of(abstract))
+    if how is None:
+        return None
+    found = {name for name in formats_of(tree_of(abstract)).values() if name != "float"}
+    return {"bits": how.bits, "rounding": how.rounding, "formats": sorted(found)}
 
 
 def _tokenizer(source: Source) -> dict[str, Any] | None:
@@ -262,7 +272,12 @@ def render(report: Report, tree: bool = False) -> str:
     kinds = ", ".join(f"{name} {_size(count)}" for name, count in report.dtypes.items())
     lines.append(("dtypes", kinds))
     how = report.quantization
-    lines.append(("quantized", f"int{how['bits']}, {how['rounding']} rounding" if how else "no"))
+    lines.append(
+        (
+            "quantized",
+            f"{' and '.join(how['formats'])}, {how['rounding']} rounding" if how else "no",
+        )
+    )
     lines += [("storage", _storage_line(report)), ("shards", _shards_line(report))]
     words = report.tokenizer or {"none": "with this checkpoint"}
     lines.append(("tokenizer", ", ".join(f"{key} {value}" for key, value in words.items())))

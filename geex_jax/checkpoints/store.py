@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -270,8 +271,33 @@ def check_leaves(expected: Mapping[str, Any], found: Mapping[str, Any], where: f
                 f"{where}: {path} has shape {list(found[path])}, the config says {list(shape)}",
                 "the checkpoint and its config.json do not belong together",
             )
-        if path not in found and path.removesuffix("kernel") + "kernel_scale" not in found:
+        if path not in found and not _stands_for(path, shape, found, where):
             raise GeexError(f"{where}: no tensor {path}", "the checkpoint is incomplete")
     for path in found:
-        if path not in expected and "/kernel_" not in path:
+        float_path = re.sub(r"(kernel|embedding/tokens)_(int8|int4|scale)$", r"\1", path)
+        if path not in expected and float_path not in expected:
             raise GeexError(f"{where}: unknown tensor {path}", "the checkpoint is of another model")
+
+
+def _stands_for(path: str, shape: Any, found: Mapping[str, Any], where: files.Path) -> bool:
+    """Whether integers and scales are there in place of a kernel or the token table.
+
+    Raises:
+      GeexError: they are, in shapes that do not belong to it.
+    """
+    ints = next((f"{path}_int{b}" for b in (8, 4) if f"{path}_int{b}" in found), None)
+    scale = f"{path}_scale"
+    if ints is None or scale not in found:
+        return False
+    out_major = list(shape) if path.endswith("tokens") else [*shape[:-2], shape[-1], shape[-2]]
+    wanted = [*out_major[:-1], out_major[-1] // (2 if ints.endswith("4") else 1)]
+    held = list(found[scale])
+    groups = held[-1] if len(held) == len(wanted) else 1
+    rows = held if len(held) < len(wanted) else held[:-1]
+    if list(found[ints]) != wanted or rows != wanted[:-1] or out_major[-1] % max(groups, 1):
+        raise GeexError(
+            f"{where}: {ints} {list(found[ints])} with scales {held}, the config says "
+            f"{path} {list(shape)}",
+            "the checkpoint and its config.json do not belong together",
+        )
+    return True

@@ -33,11 +33,13 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "verify": ("verify", "a checkpoint against its original run by PyTorch, layer by layer"),
     "generate": ("generate", "complete prompts with a checkpoint, float or quantized"),
+    "serve": ("serve", "checkpoints behind an OpenAI-compatible server, and a page to try them"),
     "convert": ("convert", "any known checkpoint to a model folder, streamed"),
     "export": ("export", "a model folder to transformers, the official code or safetensors"),
     "inspect": ("inspect", "what a checkpoint is and holds, and a fingerprint of its content"),
     "embedded": ("embedded", "parallel programming tasks in six languages, from a seed"),
     "doctor": ("doctor", "what the benchmark needs of this machine, and how to install it"),
+    "build-kernels": ("build_kernels", "C++ kernels for int8 models on this CPU (optional)"),
     "bench": ("bench", "measure against peers in the same run"),
 }
 

@@ -19,6 +19,11 @@ BENCHES: dict[str, tuple[str, str]] = {
     "convert": ("convert_bench", "peak memory of a conversion against its bound; kill and restart"),
     "data": ("data_bench", "the corpus pipeline, stage by stage, against peers; the same bytes"),
     "loader": ("loader_bench", "tokens/s of the loader, and its memory over epochs"),
+    "decode": (
+        "decode_bench",
+        "ms/token against transformers and CTranslate2; GPU: the paper's table",
+    ),
+    "prefill": ("prefill_bench", "time to a prompt's first token against the same peers"),
     "attention": ("attention_bench", "attention's kernels here: equality and milliseconds"),
     "kernels": ("kernels_bench", "decode's kernels here: equality, ms, share of the bandwidth"),
     "plan": ("plan_bench", "what remat, rows, mesh and flags do to a step compiled for a slice"),
@@ -30,6 +35,7 @@ BENCHES: dict[str, tuple[str, str]] = {
     "train-step": ("train_step_bench", "tokens/s of the jitted step against plain PyTorch"),
     "peer-step": ("peer_step_bench", "our step against nanodo's: tokens/s, TPU memory and cycles"),
     "engine": ("engine_bench", "continuous batching, kept prompts and guesses: tokens/s, waits"),
+    "serve": ("serve_bench", "geex serve under load: tokens/s, waiting times, leaks"),
     "gpu-step": ("gpu_step_bench", "MFU on a GPU against PyTorch with torch.compile and SDPA"),
 }
 EXAMPLE = "geex bench tokenizer --tokenizer DIR --input DIR"

@@ -16,36 +16,31 @@ from geex_jax.kernels.attention import platform
 from geex_jax.models import Transformer, unstack_layers
 
 Params = dict[str, Any]
+SMALL = 64 << 20  # bytes
 
 
-def prepare(model: Transformer, params: Params) -> tuple[Transformer, Params]:
+def prepare(model: Transformer, params: Params, least: int = SMALL) -> tuple[Transformer, Params]:
     """The model and parameters to decode with: the same function, laid out for this platform.
 
     On a CPU layers are unstacked, and each float `kernel` [in, out] becomes `kernel_out` [out, in]
-    in the compute type. It costs one copy of the
-    parameters and a longer compilation (one block for each layer), and pays for itself within
-    tens of tokens of models that caches do not hold. Elsewhere, and for parameters spread over
-    several devices, everything is returned as it came.
+    in the compute type. It costs one copy of the parameters (the originals may be let go) and a
+    longer compilation, of one block for each layer. Elsewhere, and for parameters that are spread
+    over several devices or smaller than `least`, everything is returned as it came.
 
     Args:
       model: any decoder.
       params: float or quantized, stacked or not; may already be prepared.
+      least: bytes of parameters from which it is worth it: what caches hold is not slow.
     """
-    if not worthwhile(params):
+    leaves = jax.tree.leaves(params)
+    if platform() != "cpu" or sum(x.nbytes for x in leaves) < least:
+        return model, params
+    if any(isinstance(x, jax.Array) and len(x.devices()) > 1 for x in leaves):
         return model, params
     config = model.config
     if config.scan_layers:
         params = unstack_layers(params)
-    dtype = jnp.dtype(config.dtype)
-    return Transformer(config.replace(scan_layers=False)), _turned(params, dtype)
-
-
-def worthwhile(params: Params) -> bool:
-    """Whether `prepare` would change anything: on a single CPU device."""
-    if platform() != "cpu":
-        return False
-    leaves = [x for x in jax.tree.leaves(params) if isinstance(x, jax.Array)]
-    return all(len(x.devices()) == 1 for x in leaves)
+    return Transformer(config.replace(scan_layers=False)), _turned(params, jnp.dtype(config.dtype))
 
 
 def _turned(tree: Params, dtype: Any) -> Params:

@@ -139,7 +139,7 @@ class Piece:
       sample: which of the request's n samples.
       tokens: ids drawn since the sample's last piece; an end-of-text that ends it is left out.
       text: what became certain: whole characters, nothing of a stop string.
-      logprobs: one for each of `tokens`, if asked for.
+      logprobs: one for each of `tokens`, and for an end-of-text that ends it, if asked for.
       finish: why this is the sample's last piece, None if it is not.
       error: what went wrong, with "error".
     """

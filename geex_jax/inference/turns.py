@@ -281,7 +281,7 @@ class Turns:
         found = None
         if params.logprobs is not None:
             scores = tuple(x[row] for x in drawn.scores)
-            found = logprobs.to_list(new, scores, params.logprobs)
+            found = logprobs.to_list(tokens[:used], scores, params.logprobs)
         finish: Any = stream.finish
         if finish is None and len(sequence.drawn) >= sequence.budget:
             finish = "length"

@@ -1,6 +1,6 @@
 """Kernels, each beside the plain `jnp` function that it must equal."""
 
-from geex_jax.kernels.attention import attention, choose
+from geex_jax.kernels.attention import attention, choose, portable
 from geex_jax.kernels.cpu import float_dot, lookup
 from geex_jax.kernels.decode_attention import decode_attention
 from geex_jax.kernels.int8_matmul import int8_matmul, quantize
@@ -20,6 +20,7 @@ __all__ = [
     "lookup",
     "padded_rows",
     "pallas_wanted",
+    "portable",
     "quantize",
     "quantized_matmul",
     "unpack_int4",

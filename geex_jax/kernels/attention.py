@@ -13,9 +13,11 @@ by flax's logical axis rules, for the axes "batch", "length" and "heads".
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -68,11 +70,27 @@ def mesh_cut() -> MeshCut:
     return MeshCut(mesh, free, *(axes(entry) for entry in spec))
 
 
+_portable = contextvars.ContextVar("portable", default=False)
+
+
+@contextlib.contextmanager
+def portable() -> Iterator[None]:
+    """What is traced inside shall run on any platform: every kernel is its plain `jnp` function."""
+    token = _portable.set(True)
+    try:
+        yield
+    finally:
+        _portable.reset(token)
+
+
 def platform() -> str:
     """The platform that is traced for: that of the mesh in context, else the default backend.
 
-    A mesh of an ahead-of-time topology has TPU devices where the default backend is a CPU.
+    A mesh of an ahead-of-time topology has TPU devices where the default backend is a CPU. Inside
+    `portable` it is "any".
     """
+    if _portable.get():
+        return "any"
     device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
     name = getattr(device, "platform", None)
     if name is None and "TPU" in getattr(device, "device_kind", ""):  # jax 0.8 has no platform

@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import jaxlib
+import numpy as np
 
 from geex_jax import files
 from geex_jax.errors import GeexError
@@ -62,14 +63,42 @@ def build(compiler: str | None = None) -> pathlib.Path:
             raise GeexError(f"{found} failed: {line}", "GCC 10 or clang 12 or later is needed")
         os.replace(made, target)
     _load.cache_clear()
+    try:
+        _check(target)
+    except GeexError:
+        target.unlink()
+        _load.cache_clear()
+        raise
     return target
+
+
+def _check(target: pathlib.Path) -> None:
+    # Against the plain way, with rows for every size of tile and columns for every tail.
+    from geex_jax.kernels import cpu
+
+    if not _load(target):
+        raise GeexError("the C++ kernels do not load", "was another Python's jaxlib used?")
+    random = np.random.default_rng(0)
+    for rows, width, outputs in ((1, 64, 16), (3, 130, 21), (14, 1100, 37)):
+        x = random.integers(-127, 128, (1, rows, width), np.int8)
+        weights = random.integers(-128, 128, (outputs, width), np.int8)
+        ones = jnp.ones(outputs), jnp.ones((rows, 1))
+        expected = cpu.int8_dot(jnp.asarray(x[0]), jnp.asarray(weights)).astype(jnp.float32)
+        if not np.array_equal(int8_matmul(jnp.asarray(x), jnp.asarray(weights), *ones), expected):
+            raise GeexError(
+                "the C++ kernels compute something else", "try another compiler (--compiler)"
+            )
 
 
 def library() -> pathlib.Path:
     """Where the library for these sources and this machine is, or would be."""
+    return files.cache_folder() / "kernels" / f"geex_kernels_{_fingerprint()}.so"
+
+
+@functools.cache
+def _fingerprint() -> str:
     sources = [p.read_bytes() for p in sorted(SOURCES.iterdir()) if p.suffix in (".cc", ".h")]
-    named = files.fingerprint(*sources, *FLAGS, _features(), jaxlib.__version__)
-    return files.cache_folder() / "kernels" / f"geex_kernels_{named}.so"
+    return files.fingerprint(*sources, *FLAGS, _features(), jaxlib.__version__)
 
 
 @functools.cache
@@ -94,22 +123,26 @@ def available() -> bool:
         return False
     mesh = jax.sharding.get_abstract_mesh()
     # XLA cannot cut a call into parts.
-    return (mesh.empty or mesh.size == 1) and _load()
+    return (mesh.empty or mesh.size == 1) and _load(library())
 
 
 @functools.cache
-def _load() -> bool:
-    path = library()
+def _load(path: pathlib.Path) -> bool:
     if not path.is_file():
         return False
     try:
         loaded = ctypes.CDLL(str(path))
         for name in TARGETS:
             capsule = jax.ffi.pycapsule(getattr(loaded, name))
-            jax.ffi.register_ffi_target(name, capsule, platform="cpu")
+            jax.ffi.register_ffi_target(_target(name), capsule, platform="cpu")
     except (OSError, AttributeError):
         return False
     return True
+
+
+def _target(name: str) -> str:
+    # XLA keeps a name for good, and there may be two libraries in one process's life.
+    return f"{name}_{files.fingerprint(str(library()))}"
 
 
 def int8_matmul(
@@ -124,5 +157,5 @@ def int8_matmul(
       row_scale: float32 [M, 1].
     """
     shape = jax.ShapeDtypeStruct((digits.shape[1], kernel.shape[0]), jnp.float32)
-    call: Any = jax.ffi.ffi_call("geex_int8_matmul", shape, vmap_method="sequential")
+    call: Any = jax.ffi.ffi_call(_target("geex_int8_matmul"), shape, vmap_method="sequential")
     return call(digits, kernel, scale, row_scale[:, 0])

@@ -16,6 +16,7 @@ from geex_jax.parallel.rules import (
     fitting_spec,
     partition_spec,
     path_of,
+    placer,
     shardings,
     tree_of,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "parse_mesh",
     "partition_spec",
     "path_of",
+    "placer",
     "shardings",
     "slices_of",
     "tree_of",

@@ -9,7 +9,7 @@ stream along its positions.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -35,15 +35,18 @@ ACTIVATION_RULES: tuple[tuple[str, Any], ...] = (
 # Parameters: the end of the path -> axes of the last dimensions; leading (stacked) ones are whole.
 # Optimizer moments have the same path ends, so they follow their parameter.
 PARAMETER_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-    (r"embedding/tokens", ("tensor", "fsdp")),
+    (r"embedding/tokens(_int8)?", ("tensor", "fsdp")),
+    (r"embedding/tokens_scale", ("tensor",)),
     (r"(embedding|top_query)/positions", (None, "fsdp")),
     (r"_norm/(scale|bias)", (None,)),
     (r"(query|key|value|gate|up|head)/kernel", ("fsdp", "tensor")),
-    (r"(query|key|value|gate|up)/kernel_int[48]", ("tensor", "fsdp")),
+    (r"(query|key|value|gate|up|head)/kernel_int[48]", ("tensor", "fsdp")),
     (r"(query|key|value|gate|up|head)/(bias|kernel_scale)", ("tensor",)),
+    (r"(query|key|value|gate|up|head)/kernel_scale/groups", ("tensor", None)),
     (r"(output|down)/kernel", ("tensor", "fsdp")),
     (r"(output|down)/kernel_int[48]", ("fsdp", "tensor")),
     (r"(output|down)/(bias|kernel_scale)", (None,)),
+    (r"(output|down)/kernel_scale/groups", (None, "tensor")),
 )
 
 BATCH = PartitionSpec(("data", "fsdp"))
@@ -89,6 +92,8 @@ def partition_spec(path: str, ndim: int) -> PartitionSpec:
     """
     if ndim == 0:
         return PartitionSpec()
+    if path.endswith("kernel_scale") and ndim == 2 + ("layers/" in path):
+        path += "/groups"  # scales [out, groups], before them the stacked layers
     for pattern, axes in PARAMETER_RULES:
         if re.search(f"(^|/){pattern}$" if not pattern.startswith("_") else f"{pattern}$", path):
             return PartitionSpec(*[None] * (ndim - len(axes)), *axes)
@@ -121,6 +126,11 @@ def fitting_spec(
             )
         axes.append(str(axis) if fits and size > 1 and axis is not None else None)
     return PartitionSpec(*axes)
+
+
+def placer(mesh: Mesh | AbstractMesh) -> Callable[[str, tuple[int, ...]], NamedSharding]:
+    """(path, shape) -> where a parameter lies on a mesh, for leaves that are yet to be made."""
+    return lambda path, shape: NamedSharding(mesh, fitting_spec(path, shape, mesh.shape, True))
 
 
 def shardings(

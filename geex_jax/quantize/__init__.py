@@ -4,6 +4,7 @@ import sys
 import types
 
 from geex_jax.quantize.evaluate import Comparison, compare
+from geex_jax.quantize.policy import FORMATS, NAMED, Policy, parse
 from geex_jax.quantize.report import (
     layer_errors,
     make_report,
@@ -11,25 +12,33 @@ from geex_jax.quantize.report import (
     size_in_bytes,
     write_report,
 )
+from geex_jax.quantize.rounding import Rounding, quantize_kernel
 from geex_jax.quantize.weights import (
     Params,
+    Place,
     Quantization,
-    Rounding,
+    check_policy,
     dequantize_params,
+    formats_of,
     is_quantized,
     quantization_of,
-    quantize_kernel,
     quantize_params,
 )
 
 __all__ = [
+    "FORMATS",
+    "NAMED",
     "Comparison",
+    "Policy",
     "Quantization",
+    "check_policy",
     "compare",
     "dequantize_params",
+    "formats_of",
     "is_quantized",
     "layer_errors",
     "make_report",
+    "parse",
     "quantization_of",
     "quantize_kernel",
     "quantize_params",
@@ -42,9 +51,18 @@ __all__ = [
 class _Room(types.ModuleType):
     """`geex.quantize` is this room and, called, its main function."""
 
-    def __call__(self, params: Params, bits: int = 8, rounding: Rounding = "clean") -> Params:
+    def __call__(
+        self,
+        params: Params,
+        policy: Policy | str | int = 8,
+        rounding: Rounding = "clean",
+        *,
+        bits: int | None = None,
+        place: Place | None = None,
+        consume: bool = False,
+    ) -> Params:
         """As `quantize_params`."""
-        return quantize_params(params, bits, rounding)
+        return quantize_params(params, policy, rounding, bits=bits, place=place, consume=consume)
 
 
 sys.modules[__name__].__class__ = _Room

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from geex_jax.errors import GeexError
-from geex_jax.models.transformer import Transformer
+from geex_jax.models import Transformer, init_cache
 
 Params = dict[str, Any]
 LOGITS_AT_ONCE = 2**24  # float32 elements, 64 MB for each tree
@@ -44,9 +44,14 @@ class Comparison:
         return self.bits_per_byte_after - self.bits_per_byte_before
 
 
-@functools.partial(jax.jit, static_argnames=("model",))
+@functools.partial(jax.jit, static_argnames=("model", "other", "cached"))
 def token_costs(
-    model: Transformer, before: Params, after: Params, batch: Mapping[str, jax.Array]
+    model: Transformer,
+    before: Params,
+    after: Params,
+    batch: Mapping[str, jax.Array],
+    other: Transformer | None = None,
+    cached: bool = False,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Compares next-token distributions, a slice of positions at a time.
 
@@ -54,15 +59,24 @@ def token_costs(
       model: the decoder.
       before, after: two parameter trees.
       batch: `tokens`, `targets`, `positions`, `segment_ids`, each int32 [B, S].
+      other: the decoder that `after` runs in, such as one with int8 activations; by default
+        `model`.
+      cached: `after` reads keys and values back from a cache of its config's kind. A cache holds
+        one text a row: give rows of one segment (see `one_segment`).
 
     Returns:
       Four float32 [B, S]: nll before, nll after, KL(before || after), 1 where both agree on the
       most likely token.
     """
     inputs = (batch["tokens"], batch["positions"], batch["segment_ids"])
-    hidden: list[Any] = [
-        model.apply({"params": p}, *inputs, method="hidden") for p in (before, after)
-    ]
+    models = (model, other or model)
+    hidden: list[Any] = [model.apply({"params": before}, *inputs, method="hidden")]
+    if cached:
+        cache = init_cache(models[1].config, *batch["tokens"].shape)
+        passed: Any = models[1].apply({"params": after}, inputs[0], kv_cache=cache, method="hidden")
+        hidden.append(passed[0])
+    else:
+        hidden.append(models[1].apply({"params": after}, *inputs, method="hidden"))
     shape = batch["tokens"].shape
     count, width = math.prod(shape), model.config.d_model
     size = max(1, min(count, LOGITS_AT_ONCE // model.config.vocab_size))
@@ -76,7 +90,7 @@ def token_costs(
 
     def costs(piece: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
         log_probs = []
-        for params, h in zip((before, after), piece[:2], strict=True):
+        for model, params, h in zip(models, (before, after), piece[:2], strict=True):
             logits = model.apply({"params": params}, h.reshape(1, size, width), method="logits")
             assert isinstance(logits, jax.Array)
             log_probs.append(jax.nn.log_softmax(logits[0]))
@@ -91,12 +105,21 @@ def token_costs(
     return tuple(x.reshape(-1)[:count].reshape(shape) for x in out)  # pyright: ignore
 
 
+def one_segment(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The batch with each row as one text: positions count through, padding stays padding."""
+    segments = (np.asarray(batch["segment_ids"]) > 0).astype(np.int32)
+    positions = np.broadcast_to(np.arange(segments.shape[1], dtype=np.int32), segments.shape)
+    return {**batch, "segment_ids": segments, "positions": positions}
+
+
 def compare(
     model: Transformer,
     before: Params,
     after: Params,
     batches: Iterable[Mapping[str, np.ndarray]],
     byte_lengths: np.ndarray,
+    other: Transformer | None = None,
+    cached: bool = False,
 ) -> Comparison:
     """Measures what `after` costs against `before` on validation batches.
 
@@ -105,6 +128,7 @@ def compare(
       before, after: float and quantized parameters.
       batches: the loader's dicts (contract in `geex_jax/README.md`).
       byte_lengths: int32 [vocab], bytes of text of each token (`token_byte_lengths()`).
+      other, cached: see `token_costs`; `cached` takes each row as one text.
 
     Raises:
       GeexError: no batch, or none with a counted target that stands for text.
@@ -113,8 +137,10 @@ def compare(
     tokens = text_bytes = 0
     for batch in batches:
         mask = np.asarray(batch["loss_mask"]) > 0
+        batch = one_segment(batch) if cached else batch
         names = ("tokens", "targets", "positions", "segment_ids")
-        costs = token_costs(model, before, after, {k: jnp.asarray(batch[k]) for k in names})
+        placed = {k: jnp.asarray(batch[k]) for k in names}
+        costs = token_costs(model, before, after, placed, other, cached)
         sums += [np.asarray(c, np.float64)[mask].sum() for c in costs]
         tokens += int(mask.sum())
         text_bytes += int(byte_lengths[np.asarray(batch["targets"])[mask]].sum())

@@ -15,11 +15,12 @@ import numpy as np
 from geex_jax import files
 from geex_jax.errors import GeexError
 from geex_jax.quantize.evaluate import Comparison
+from geex_jax.quantize.rounding import dequantize_kernel
 from geex_jax.quantize.weights import (
     Params,
     Path,
-    dequantize_kernel,
-    map_linears,
+    formats_of,
+    map_weights,
     quantization_of,
 )
 
@@ -34,7 +35,7 @@ def size_in_bytes(params: Params) -> int:
 
 
 def layer_errors(before: Params, after: Params) -> dict[str, float]:
-    """Relative error ||W - W'|| / ||W|| (Frobenius) of every linear, stacked layers one by one.
+    """Relative error ||W - W'|| / ||W|| (Frobenius) of every quantized linear and layer.
 
     Args:
       before: the float tree.
@@ -51,6 +52,8 @@ def layer_errors(before: Params, after: Params) -> dict[str, float]:
         return linear
 
     def measure(path: Path, linear: Params) -> Params:
+        if "kernel_scale" not in linear:
+            return linear
         stacked = kernels[path].ndim == 3
         values = np.asarray(_relative_error(kernels[path], linear))
         for i, value in enumerate(np.atleast_1d(values)):
@@ -58,8 +61,8 @@ def layer_errors(before: Params, after: Params) -> dict[str, float]:
             errors["/".join(where)] = float(value)
         return linear
 
-    map_linears(before, remember)
-    map_linears(after, measure)
+    map_weights(before, remember)
+    map_weights(after, measure)
     return errors
 
 
@@ -75,13 +78,18 @@ def _relative_error(kernel: jax.Array, linear: Params) -> jax.Array:
 
 
 def make_report(
-    before: Params, after: Params, comparison: Comparison | None = None, **facts: Any
+    before: Params,
+    after: Params,
+    comparison: Comparison | None = None,
+    errors: dict[str, float] | None = None,
+    **facts: Any,
 ) -> dict[str, Any]:
     """Collects the figures of a quantization as a JSON-able dict.
 
     Args:
-      before, after: float and quantized parameters.
+      before, after: float and quantized parameters; with `errors`, their shapes will do.
       comparison: cost on validation text, or None if no text was given.
+      errors: see `layer_errors`, which makes them of the parameters if they are not given.
       **facts: further entries, e.g. the names of the checkpoint and the data.
 
     Raises:
@@ -99,18 +107,20 @@ def make_report(
         **facts,
         "bits": how.bits,
         "rounding": how.rounding,
+        "formats": formats_of(after),
         "bytes_before": size_before,
         "bytes_after": size_after,
         "ratio": size_after / size_before,
-        "relative_error": layer_errors(before, after),
+        "relative_error": layer_errors(before, after) if errors is None else errors,
         "validation": validation,
     }
 
 
 def render(report: dict[str, Any]) -> str:
     """The report as Markdown: one row for each layer, one column for each linear."""
+    held = {name for name in report["formats"].values() if name != "float"}
     lines = [
-        f"# int{report['bits']} weights, {report['rounding']} rounding",
+        f"# {' and '.join(sorted(held))} weights, {report['rounding']} rounding",
         "",
         *(f"- {key}: {report[key]}" for key in ("checkpoint", "data") if report.get(key)),
         f"- size: {report['bytes_before']:,} bytes before, {report['bytes_after']:,} after "

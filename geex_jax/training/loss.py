@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec
 
 from geex_jax.models import Transformer
 from geex_jax.parallel import current_ways
+from geex_jax.quantize.rounding import dequantize_kernel, dequantize_table
 
 Batch = dict[str, Any]
 
@@ -169,6 +170,16 @@ def _backward(chunk, grads, cotangents):
 _cross_entropy.defvjp(_forward, _backward)
 
 
+def _head_table(params: Any, tied: bool) -> jax.Array:
+    # [V, D]; a quantized one as the floats that it stands for.
+    held = params["embedding"] if tied else params["head"]
+    if "tokens_scale" in held:
+        return dequantize_table(held)
+    if "kernel_scale" in held:
+        return dequantize_kernel(held).T
+    return held["tokens"] if tied else held["kernel"].T
+
+
 def loss_fn(
     params: dict[str, Any],
     batch: Batch,
@@ -203,7 +214,7 @@ def loss_fn(
     )
     assert isinstance(hidden, jax.Array)
     config = model.config
-    table = params["embedding"]["tokens"] if config.tied_head else params["head"]["kernel"].T
+    table = _head_table(params, config.tied_head)
     # A tied head may have a bias too.
     bias = params.get("head", {}).get("bias", jnp.zeros((config.vocab_size,), jnp.float32))
     count = jnp.sum(batch["loss_mask"])

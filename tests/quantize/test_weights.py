@@ -187,7 +187,7 @@ def test_refusals_name_what_is_wrong(small):
     with pytest.raises(GeexError, match="to 3 bits"):
         quantize_params(params, bits=3)
     with pytest.raises(GeexError, match="did you mean clean"):
-        quantize_params(params, rounding="cleen")
+        quantize_params(params, rounding="cleen")  # pyright: ignore[reportArgumentType]
     with pytest.raises(GeexError, match="not quantized"):
         dequantize_params(params)
     with pytest.raises(GeexError, match="an odd number"):
