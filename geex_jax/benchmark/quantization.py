@@ -128,7 +128,7 @@ def measure(
     for policy in (*wanted.policies, wanted.sensitivity):
         check_policy(loaded.params, policy)
     model, params = loaded.model, loaded.params
-    judge = _Judge(loaded, wanted) if wanted.embedded else None
+    judge = Judge(loaded, wanted) if wanted.embedded else None
     rows: list[dict[str, Any]] = []
 
     def add(name: str, kind: str, tree: Params, other: Transformer | None = None,
@@ -144,9 +144,10 @@ def measure(
     for policy in wanted.policies:
         tree = quantize_params(params, policy)
         add(policy, "plain", tree)
-        if wanted.activations and "int4" not in formats_of(tree).values():
+        narrow = any(name.startswith("int4") for name in formats_of(tree).values())
+        if wanted.activations and not narrow:
             add(f"{policy}, W8A8", "activations", tree, _with(model, activations="int8"))
-        if wanted.calibration is not None and any("int4" in f for f in formats_of(tree).values()):
+        if wanted.calibration is not None and narrow:
             tree = calibrate_params(model, params, policy, wanted.calibration)
             add(f"{policy}, GPTQ", "calibrated", tree)
     if wanted.kv_cache:
@@ -241,8 +242,12 @@ def _only(params: Params, rounded: Params, kind: str) -> Params:
     return tree_of({path: pick(path, leaf) for path, leaf in by_path(params).items()})
 
 
-class _Judge:
-    """pass@1 of a tree on the held-out tasks: greedy answers, run in the sandbox."""
+class Judge:
+    """pass@1 of a tree on the held-out tasks: greedy answers, run in the sandbox.
+
+    Raises:
+      GeexError: the folder holds no tasks of a language that can be run here.
+    """
 
     def __init__(self, loaded: Loaded, wanted: Wanted):
         from geex_jax.benchmark import languages
@@ -258,6 +263,7 @@ class _Judge:
             )
 
     def __call__(self, model: Transformer, params: Params, name: str) -> dict[str, float]:
+        """`value`, `low` and `high` (95 %) of pass@1, the mean over the languages."""
         from geex_jax.benchmark.humaneval_x import command
 
         parser = argparse.ArgumentParser()

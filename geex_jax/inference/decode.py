@@ -78,21 +78,18 @@ def _prefill(
 ) -> DecodeState:
     batch_size = tokens.shape[0]
     cache = init_cache(model.config, batch_size, slots)
-    passed: Any = model.apply({"params": params}, tokens, kv_cache=cache, method="hidden")
-    hidden, cache = passed
     # The vocabulary is wide: logits of each row's last token only.
-    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
-    logits = model.apply({"params": params}, last, method="logits")
-    assert isinstance(logits, jax.Array)
+    passed: Any = model.apply({"params": params}, tokens, lengths, cache, True, method="prefill")
+    logits, cache = passed
     zeros = jnp.zeros((batch_size,), jnp.int32)
     state = DecodeState(
-        dataclasses.replace(cache, length=lengths),
+        cache,
         zeros,
         zeros,
         request.budget <= 0,
         jnp.zeros((batch_size, width), jnp.int32),
     )
-    return _draw(state, logits[:, 0], request)
+    return _draw(state, logits, request)
 
 
 @functools.partial(jax.jit, static_argnames=("model",), donate_argnames=("state",))

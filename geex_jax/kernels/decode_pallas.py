@@ -20,7 +20,7 @@ from geex_jax.kernels.plain import MASKED
 
 LANES = 128
 TILE = 3 << 19  # bytes of a tile of keys: two of keys and two of values are in fast memory
-ROWS = 256  # query rows (new tokens x heads) for a flat axis of 5120; fewer if it is longer
+ROWS = 256  # query rows (new tokens x heads) up to a flat axis of 5120; fewer if it is longer
 
 
 def tile(slots: int, flat: int, itemsize: int) -> int:
@@ -34,7 +34,7 @@ def takes(query: jax.Array, key: jax.Array, reach: int | None = None) -> bool:
     size = key.shape[2] if reach is None else reach
     width = query.shape[3]
     rows, flat = query.shape[1] * query.shape[2], key.shape[3]
-    small = rows * max(flat, LANES) <= ROWS * 5120 and flat <= 16384
+    small = rows * max(flat, 5120) <= ROWS * 5120 and flat <= 16384
     aligned = width % LANES == 0 and tile(size, flat, key.dtype.itemsize) > 0
     return small and aligned and query.dtype in (jnp.bfloat16, jnp.float32)
 

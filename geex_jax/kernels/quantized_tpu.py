@@ -50,8 +50,10 @@ def pallas_wanted(kernel_dtype: Any, scale_dimensions: int) -> bool:
 
 def padded_rows(x: jax.Array) -> jax.Array:
     """x [..., in] as rows [8, in] on a TPU, if they are fewer and whole on it; else x itself."""
+    if platform() != "tpu":  # asked first: elsewhere sizes may be symbols
+        return x
     rows = math.prod(x.shape[:-1])
-    if rows >= FEW or not rows or platform() != "tpu":
+    if rows >= FEW or not rows:
         return x
     cut = mesh_cut()
     if cut.ways(cut.batch) * cut.ways(cut.length) > 1:
@@ -137,6 +139,7 @@ def _share(x, kernel, scale, cut, inner, outer) -> tuple[Any, Any, Any] | None:
 def _run(x, kernel, scale, index, *, activations: str, inner: tuple[str, ...] = ()) -> jax.Array:
     # One device's part.
     rows = x.reshape(-1, x.shape[-1])
-    y = quantized_pallas.matmul(rows, kernel, scale, index, activations=activations)
+    interpret = platform() == "cpu"
+    y = quantized_pallas.matmul(rows, kernel, scale, index, activations, interpret)
     y = y.reshape(*x.shape[:-1], -1)
     return jax.lax.psum(y, inner) if inner else y

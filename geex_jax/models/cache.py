@@ -8,7 +8,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from geex_jax.kernels import quantize
+from geex_jax.kernels import append_pallas, quantize
 from geex_jax.models.config import ModelConfig
 
 
@@ -83,6 +83,14 @@ def append(cache: KVCache, key: jax.Array, value: jax.Array, block: jax.Array | 
     token's head by its own largest magnitude.
     """
     changes = {}
+    if cache.key_scale is not None and append_pallas.wanted(cache.key, key):
+        (keys, key_scale), (values, value_scale) = quantize(key, -1), quantize(value, -1)
+        flat = (*key.shape[:2], -1)
+        new = [keys.reshape(flat), values.reshape(flat), key_scale[..., 0], value_scale[..., 0]]
+        row = 0 if cache.row is None else cache.row
+        held = append_pallas.append(cache.arrays, new, block, cache.length, row)
+        names = ("key", "value", "key_scale", "value_scale")
+        return dataclasses.replace(cache, **dict(zip(names, held, strict=True)))
     for name, new in (("key", key), ("value", value)):
         scales = getattr(cache, f"{name}_scale")
         if scales is not None:

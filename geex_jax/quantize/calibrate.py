@@ -112,6 +112,10 @@ def calibrate_blocks(
         raise GeexError("nothing to calibrate on", "give more text")
     if len({row["tokens"].shape for row in rows}) > 1:
         raise GeexError("batches of several shapes", "give them all one shape")
+    count = config.num_layers
+    paths = [f"layers/{i}" for i in range(count)] + ["top_query"] * config.top_query_layer
+    if all(path in blocks for path in paths):
+        return
     empty = np.zeros((*rows[0]["tokens"].shape, config.d_model), jnp.dtype(config.dtype))
     held = [empty] * len(rows)
 
@@ -120,8 +124,6 @@ def calibrate_blocks(
             held[i] = np.asarray(_through(config, part, params, held[i], row, window))
 
     go("embedding", read("embedding"))
-    count = config.num_layers
-    paths = [f"layers/{i}" for i in range(count)] + ["top_query"] * config.top_query_layer
     for number, path in enumerate(paths):
         part = "top_query" if path == "top_query" else "layers_0"
         window = number >= config.window_from_layer

@@ -22,7 +22,10 @@ log = logging.getLogger("geex_jax.serving")
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Takes an address before anything costly happens; nothing is accepted until `serve`.
+    """Takes an address before anything costly happens.
+
+    Who connects before `serve` waits. Without listening, a second server could take the same
+    address while this one loads.
 
     Args:
       host: a name or an address. port: 0 takes a free one.
@@ -43,6 +46,7 @@ def bind(host: str, port: int) -> socket.socket:
         if os.name == "posix":
             found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
+        found.listen(2048)
     except OSError as error:
         found.close()
         reason = error.strerror or str(error)

@@ -112,7 +112,8 @@ def test_a_quantized_model(tmp_path, bits):
     folder = convert(source, tmp_path / "m", num_heads=2)
     for report in (inspect(source, num_heads=2), inspect(folder)):
         assert report.parameters == whole
-        assert report.quantization == {"bits": bits, "rounding": "official"}
+        formats = {"formats": [f"int{bits}"]}
+        assert report.quantization == {"bits": bits, "rounding": "official"} | formats
     rows = [s for p, s in expected_leaves(CODEGEEX).items() if p.endswith("kernel")]
     assert report.scales == sum(math.prod(s) // s[-2] for s in rows)
     kernels = sum(map(math.prod, rows))
@@ -120,7 +121,7 @@ def test_a_quantized_model(tmp_path, bits):
     floats = helpers.write_official(tmp_path / "f", [helpers.official(CODEGEEX)])
     params = quantize_params(read_params(sources.open_source(floats, num_heads=2)), bits)
     clean = inspect(save_model(tmp_path / "clean", CODEGEEX, params))
-    assert clean.quantization == {"bits": bits, "rounding": "clean"}
+    assert clean.quantization == {"bits": bits, "rounding": "clean"} | formats
     assert clean.parameters == whole and clean.scales == report.scales
 
 

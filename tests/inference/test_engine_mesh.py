@@ -12,7 +12,7 @@ from tests.inference.helpers import ByteTokenizer, small_model
 
 SIZES = EngineConfig(
     slots=2, batches=(2,), windows=(96,), prefill_chunk=32, prefix_cache_bytes=1 << 19,
-    prefix_block=8, speculate=3, speculate_ngram=2,
+    prefix_block=8,
 )  # fmt: skip
 TEXT = list(b"return a + b\nreturn a + c\nreturn a")
 
@@ -26,16 +26,16 @@ def test_two_devices_draw_the_tokens_of_one():
     engine = Engine(model, placed, ByteTokenizer(), SIZES, mesh=mesh)
     greedy = SamplingParams(max_new_tokens=16, ignore_eos=True)
     drawn = SamplingParams(max_new_tokens=16, ignore_eos=True, temperature=1.0, seed=1, n=2)
-    tickets = [engine.submit(Request(tuple(TEXT), p)) for p in (greedy, drawn)]
+    tickets = [engine.submit(Request(tuple(TEXT), p)) for p in (drawn, greedy)]
     while engine.turn():
         pass
     found = [s.tokens for t in tickets for s in t.result(0)]
-    same = {"max_new_tokens": 16, "vocab_limit": 257}
-    single = generate_tokens(model, params, [TEXT], **same)
-    single += generate_tokens(model, params, [TEXT] * 2, temperature=1.0, seed=1, **same)
-    assert found == single
+    heat = [1.0, 1.0, 0.0]
+    assert found == generate_tokens(
+        model, params, [TEXT] * 3, temperature=heat, seed=1, max_new_tokens=16, vocab_limit=257
+    )
     stats = engine.stats()
-    assert stats["draft_proposed"] > 0 and stats["prefix_hits"] > 0
+    assert stats["prefix_hits"] > 0
     for cache in (engine.programs.state.cache.key, engine.programs.pool["key"]):
         assert cache.sharding.shard_shape(cache.shape)[3] == cache.shape[3] // 2
 

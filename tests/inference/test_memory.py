@@ -70,7 +70,7 @@ def test_the_engines_programs_copy_neither_cache_nor_weights(bits):
     model, params = fresh(CONFIG)
     params = quantize_params(params, bits)
     sizes = EngineConfig(
-        slots=4, batches=(2,), windows=(32, 64), prefill_chunk=16, speculate=2,
+        slots=4, batches=(2, 4), windows=(32, 64), prefill_chunk=16, speculate=2,
         prefix_cache_bytes=1 << 21,
     )  # fmt: skip
     engine = Engine(model, params, ByteTokenizer(), sizes)

@@ -52,7 +52,7 @@ def test_an_editor_session_reads_only_what_is_new(small):
         Engine(
             *small,
             TOKENIZER,
-            EngineConfig(slots=2, batches=(2,), windows=(96,), prefill_chunk=16,
+            EngineConfig(slots=1, windows=(96,), prefill_chunk=16,
                          prefix_block=4, prefix_cache_bytes=size),
         )
         for size in (1 << 20, 0)

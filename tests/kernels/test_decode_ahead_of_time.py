@@ -1,6 +1,7 @@
 """Decode's kernels, compiled for TPUs that are not here."""
 
 import os
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
-from geex_jax.kernels import decode_attention
+from geex_jax.kernels import decode_attention, quantized_pallas
 from geex_jax.parallel import make_mesh, use_mesh
 from tests.kernels.test_ahead_of_time import ALONE, FAST
 
@@ -45,7 +46,7 @@ def test_attention_of_13b_reads_the_cache_as_it_lies_on_each_device(topology, he
         return decode_attention(query, key, value, block, slots, **given)
 
     with use_mesh(mesh):
-        lowered = jax.jit(run).lower(
+        lowered: Any = jax.jit(run).lower(
             shape((2, 1, 40, 128), "bfloat16", None, None, "tensor"),
             shape((2, 1), "int32"), shape((), "int32"), *cache,
         )  # fmt: skip
@@ -56,3 +57,29 @@ def test_attention_of_13b_reads_the_cache_as_it_lies_on_each_device(topology, he
     assert not [c for c in ("all-gather", "all-reduce", "all-to-all") if f" {c}" in text]
     memory = compiled.memory_analysis()
     assert memory.temp_size_in_bytes < 1 << 20  # not even a tile of the cache is made again
+
+
+@pytest.mark.parametrize(("groups", "activations"), [(0, "float"), (40, "float"), (0, "int8")])
+@pytest.mark.parametrize("topology", list(ONE))
+def test_weights_go_to_the_kernel_as_a_stack_and_are_not_copied(topology, groups, activations):
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=ONE[topology]).devices
+    mesh = make_mesh({"data": 1}, devices[:1])
+
+    def shape(sizes, dtype):
+        place = NamedSharding(mesh, PartitionSpec())
+        return jax.ShapeDtypeStruct(sizes, jnp.dtype(dtype), sharding=place)
+
+    kind = "int8" if activations == "int8" else "uint8"
+    kernel = shape((3, 1024, 5120 if kind == "int8" else 2560), kind)
+    scale = shape((1024, groups) if groups else (1024,), "float32")
+
+    def run(x, kernel, scale, index):
+        return quantized_pallas.matmul(x, kernel, scale, index, activations)
+
+    with jax.set_mesh(mesh):
+        given = (shape((2, 5120), "bfloat16"), kernel, scale, shape((), "int32"))
+        lowered: Any = jax.jit(run).lower(*given)
+    compiled = lowered.compile(compiler_options=FAST)
+    assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == 1
+    memory = compiled.memory_analysis()
+    assert memory.temp_size_in_bytes < 1 << 20  # a layer's kernel is 2.5 or 5 MiB

@@ -1,12 +1,16 @@
 """Matmuls with stored weights: the Pallas kernel equals the plain function, whatever the format."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from geex_jax.kernels import quantized_pallas
+from geex_jax.kernels import Stacked, quantized_pallas
 from geex_jax.kernels.quantized import reference
+from geex_jax.kernels.quantized_tpu import kernel_matmul
+from geex_jax.parallel import make_mesh, use_mesh
 
 
 def leaves(kind, out, columns, groups, layers=3):
@@ -65,3 +69,22 @@ def test_other_shapes_are_left_to_the_plain_function(kind, activations, rows, ou
     x = jnp.ones((rows, columns))
     kernel, scale = stack[f"kernel_{kind}"], stack["kernel_scale"]
     assert not quantized_pallas.takes(x, kernel, scale, activations)
+
+
+@pytest.mark.parametrize(
+    ("kind", "groups", "axes"), [("int4", 0, ("embed", "mlp")), ("int8", 16, ("mlp", "embed"))]
+)
+def test_on_a_mesh_each_device_reads_its_own_part(kind, groups, axes):
+    stack = leaves(kind, 256, 1024, groups)
+    name, scale = f"kernel_{kind}", stack["kernel_scale"][2]
+    held = {name: Stacked(stack[name], jnp.int32(2)), "kernel_scale": scale}
+    x = jax.random.normal(jax.random.key(1), (2, 1, 1024))
+    want = reference(x, {name: stack[name][2], "kernel_scale": scale})
+    with use_mesh(make_mesh({"data": 2, "tensor": 2}, jax.devices()[:4])):
+        run = jax.jit(lambda x, held: kernel_matmul(x, held, "float", axes))
+        lowered: Any = run.lower(x, held)
+        got = lowered.compile()(x, held)
+    assert ("all_reduce" in lowered.as_text()) == (axes[0] == "mlp")
+    np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max())
+    assert kernel_matmul(x, {"kernel_int8": jnp.ones((256, 1024), jnp.int8),
+                             "kernel_scale": jnp.ones(256)}, "float", axes) is None  # fmt: skip

@@ -10,6 +10,8 @@ import pytest
 
 from geex_jax.models import ModelConfig, Transformer, init_cache
 from geex_jax.models.cache import append, read
+from geex_jax.models.stack import read_in_place
+from geex_jax.quantize import quantize_params
 
 SIZES: dict[str, Any] = {
     "vocab_size": 64,
@@ -78,11 +80,44 @@ def test_each_tokens_head_is_rounded_by_its_own_largest_magnitude():
     new = jax.random.normal(jax.random.key(2), (2, 3, 4, 8)) * scale
     start = dataclasses.replace(init_cache(config, 2, 16), length=jnp.array([0, 14]))
     cache: Any = append(start, new, 2 * new, 1)
-    key, value = read(cache, 1, jnp.float32)
+    key, value = read(cache, 1, 2, jnp.float32)
     most = jnp.abs(new).max(-1, keepdims=True)
     for got, want, size in ((key, new, most), (value, 2 * new, 2 * most)):
         got = got.reshape(2, 16, 4, 8)
         assert np.all(np.abs(got[0, :3] - want[0]) <= size[0] / 254 + 1e-6)
         assert np.all(np.abs(got[1, 14:] - want[1, :2]) <= size[1, :2] / 254 + 1e-6)
         assert not np.any(got[0, 3:]) and not np.any(got[1, :14])  # the third ran past the slots
-    assert not np.any(read(cache, 0, jnp.float32)[0]) and cache.key_scale.shape == (3, 2, 16, 4)
+    assert not np.any(read(cache, 0, 2, jnp.float32)[0]) and cache.key_scale.shape == (3, 2, 16, 4)
+
+
+def test_layers_read_in_place_out_of_the_stack_are_those_of_a_plain_scan(monkeypatch):
+    params = quantize_params(parameters(TOP), 4)
+    cache = init_cache(TOP, 2, 16)
+    run = jax.jit(lambda t, c: Transformer(TOP).apply({"params": params}, t, kv_cache=c))
+    want: Any = run(TOKENS[:, :3], cache)
+    assert not read_in_place(params["layers"])  # no TPU
+    monkeypatch.setattr("geex_jax.models.stack.platform", lambda: "tpu")
+    whole = read_in_place(params["layers"])
+    assert len(whole) == 6 and all(path[-1] == "kernel_int4" for path in whole)
+    run = jax.jit(lambda t, c: Transformer(TOP).apply({"params": params}, t, kv_cache=c))
+    got: Any = run(TOKENS[:, :3], cache)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_the_kernel_that_writes_an_int8_cache_is_the_plain_write(tokens, monkeypatch):
+    config = TOP.replace(d_model=256, num_heads=2, kv_cache="int8")
+    cache = init_cache(config, 4, 128)
+    noise = [jax.random.randint(jax.random.key(3), x.shape, -9, 9).astype(x.dtype)
+             for x in cache.arrays]  # fmt: skip
+    fields = dict(zip(("key", "value", "key_scale", "value_scale"), noise, strict=True))
+    # Rows 1 to 3 take part; the last one's tokens run past the end.
+    view = dataclasses.replace(cache, **fields, row=jnp.int32(1), length=jnp.array([0, 63, 127]))
+    new = jax.random.normal(jax.random.key(4), (3, tokens, 2, 128))
+    want = append(view, new, 2 * new, 1)
+    monkeypatch.setattr("geex_jax.kernels.append_pallas.wanted", lambda *_: True)
+    got = append(view, new, 2 * new, 1)
+    for a, b, old in zip(got.arrays, want.arrays, noise, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert not np.array_equal(a[1, 1:, [0, 63, 127]], old[1, 1:, [0, 63, 127]])

@@ -156,6 +156,26 @@ def test_traffic_counts_slices_and_not_stacks(scan):
     assert found.loops == found.hbm and found.cycles == 39 * 1100 and found.kernels == 39
 
 
+def test_a_kernel_counts_by_what_it_declares_and_an_update_in_place_by_the_update():
+    cache = "bf16[40,2,2048,5120]{3,2,1,0:T(8,128)(2,1)}"
+    text = f"""HloModule step, is_scheduled=true
+
+ENTRY %main.1 (c.1: bf16[40,2,2048,5120], q.1: bf16[2,5120], i.1: s32[]) -> bf16[40,2,2048,5120] {{
+  %c.1 = {cache} parameter(0)
+  %q.1 = bf16[2,5120]{{1,0}} parameter(1)
+  %i.1 = s32[] parameter(2)
+  %a.1 = bf16[2,5120]{{1,0}} custom-call(%c.1, %q.1), custom_call_target="tpu_custom_call", DECLARED
+  %u.1 = bf16[1,2,1,5120]{{3,2,1,0}} bitcast(%a.1)
+  ROOT %d.1 = {cache} dynamic-update-slice(%c.1, %u.1, %i.1, %i.1, %i.1, %i.1)
+}}
+"""
+    declared = 'backend_config={"cost_estimate":{"flops":"1","bytes_accessed":"43000000"}}'
+    found = traffic.measure(hlo.Module(text.replace("DECLARED", declared)))
+    assert found.hbm == pytest.approx(43e6 + 2 * 20480, abs=100)
+    silent = traffic.measure(hlo.Module(text.replace("DECLARED", "backend_config={}")))
+    assert silent.hbm == pytest.approx(2 * 40 * 2 * 2048 * 5120, rel=1e-4)
+
+
 def test_copies_of_whole_arrays_in_loops_are_found():
     text = SCAN.replace(
         "  %next.1 =", "  %copy.77 = bf16[39,20,5120]{1,2,0:T(8,128)(2,1)} copy(%w.1)\n  %next.1 ="

