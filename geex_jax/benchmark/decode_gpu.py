@@ -76,7 +76,7 @@ def random_params(config: Any, bits: int | None) -> Any:
 
     def shapes() -> Any:
         tokens = jnp.zeros((1, 4), jnp.int32)
-        params = Transformer(config).init(jax.random.key(0), tokens)["params"]
+        params: Any = Transformer(config).init(jax.random.key(0), tokens)["params"]
         return quantize_params(params, bits) if bits else params
 
     leaves, treedef = jax.tree.flatten(jax.eval_shape(shapes))

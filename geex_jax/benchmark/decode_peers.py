@@ -5,6 +5,8 @@ line of JSON out, `{"ok": value}` or `{"error": text}`. All peers compute one fu
 the activation x * sigmoid(1.702 x), from one folder of arrays.
 """
 
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import json

@@ -116,7 +116,8 @@ class Ours:
     def _start(self, name: str, prompts: list[list[int]], tokens: int) -> Any:
         from geex_jax.inference import Decoding
 
-        return Decoding(*self.models[name], prompts, max_new_tokens=tokens)
+        model, params = self.models[name]
+        return Decoding(model, params, prompts, max_new_tokens=tokens)
 
     def native(self) -> bool:
         """Whether the C++ kernels are in use here."""

@@ -118,9 +118,10 @@ def _complete(args: argparse.Namespace, loaded: Any, prompts: list[str], stream:
         complete,
         complete_beams,
         generate,
+        prepare,
     )  # fmt: skip
 
-    model = (loaded.model, loaded.params, loaded.tokenizer)
+    model = (*prepare(loaded.model, loaded.params), loaded.tokenizer)
     stop = tuple(s.replace("\\n", "\n").replace("\\t", "\t") for s in args.stop)
     if args.beams:
         return complete_beams(

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from geex_jax.errors import GeexError
 from geex_jax.inference import prefix, programs, warming
+from geex_jax.inference.prepare import prepare
 from geex_jax.inference.requests import (
     Finish,
     Overloaded,
@@ -67,6 +68,8 @@ class Engine:
         self.sizes = config.sizes(model.config)
         if mesh is not None:
             check_mesh(mesh)
+        else:
+            model, params = prepare(model, params)
         if draft is not None:
             _check_draft(model, draft[0], config, self.sizes.context)
         if config.compile_cache is not None:
