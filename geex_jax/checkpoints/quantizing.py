@@ -36,6 +36,7 @@ from geex_jax.quantize.rounding import (
 from geex_jax.quantize.weights import Params, checked_policy
 
 ROWS = 4096  # of a token table at a time
+LARGE = 1 << 20  # bytes of a part, after which freed memory is given back
 Made = Mapping[str, np.ndarray]
 
 
@@ -80,6 +81,8 @@ def quantize_model(
     blocks: list[Blocks] = []
 
     def convert(path: str, layer: int | None, part: np.ndarray) -> Made:
+        if part.nbytes >= LARGE:
+            output.give_back()
         if blocks and path.endswith("/kernel") and (found := blocks[0].leaves(path, layer)):
             return found
         return _quantized(path, part, table, rounding)
@@ -313,6 +316,7 @@ def model_errors(
             if binding.layer is not None:
                 shown = shown.replace("layers/", f"layers/{binding.layer}/", 1)
             errors[shown] = _relative(parts[path], leaves)
+            output.give_back()
     return errors
 
 

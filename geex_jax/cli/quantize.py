@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " (default: the data that the checkpoint was trained on, if it is still there)",
         )  # fmt: skip
     add("--no-measuring", action="store_true",
-        help="never load the models to compare them: memory stays at one layer")  # fmt: skip
+        help="never load the models to compare them: memory stays at a few tensors")  # fmt: skip
     add("--batches", type=int, default=4, metavar="N",
         help="validation batches of each language (default %(default)s)")  # fmt: skip
     add("--batch-size", type=int, default=4, metavar="N", help="rows (default %(default)s)")

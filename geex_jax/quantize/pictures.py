@@ -44,10 +44,11 @@ def draw(rows: Sequence[Mapping[str, Any]], before: Mapping[str, Any]) -> Any:
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(x=0.08, y=0.08)
+    left.ticklabel_format(useOffset=False)
     left.axhline(base, color="#8c8c8c", linestyle="--", linewidth=1)
     left.annotate(
-        f"float: {before['bytes'] / 1e6:,.1f} MB", (0.99, base), (0, 3), color="#555555",
-        xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=8, ha="right",
+        f"float: {before['bytes'] / 1e6:,.1f} MB", (0.01, base), (0, 3), color="#555555",
+        xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=8, ha="left",
     )  # fmt: skip
     if all(r["kl"] > 0 for r in rows):
         right.set_yscale("log")
