@@ -87,6 +87,7 @@ setup(
         "data": ["pyarrow>=18"],
         "convert": ["torch>=2.6", "transformers>=4.57", "safetensors>=0.5"],
         "serve": SERVE,
+        "export": ["flatbuffers>=24.3.25"],  # jax.export writes programs with it
         "wandb": ["wandb>=0.19"],
         "ray": ["ray[client]>=2.40"],
         "metrics": METRICS,
@@ -99,6 +100,7 @@ setup(
             "safetensors>=0.5",
             "pyarrow>=18",
             "httpx>=0.27",
+            "flatbuffers>=24.3.25",
             *SERVE,
             *METRICS,
             *GRAMMARS,
