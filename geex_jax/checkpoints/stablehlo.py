@@ -126,7 +126,8 @@ def programs(config: ModelConfig, slots: int) -> tuple[Any, Any]:
 
     def decode(weights: Weights, tokens: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
         variables = {"params": tree_of(weights)}
-        passed: Any = model.apply(variables, tokens, kv_cache=KVCache(**cache))
+        fields: Any = cache
+        passed: Any = model.apply(variables, tokens, kv_cache=KVCache(**fields))
         return passed[0][:, 0], _fields(passed[1])
 
     return prefill, decode
