@@ -35,7 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "generate": ("generate", "complete prompts with a checkpoint, float or quantized"),
     "serve": ("serve", "checkpoints behind an OpenAI-compatible server, and a page to try them"),
     "convert": ("convert", "any known checkpoint to a model folder, streamed"),
-    "export": ("export", "a model folder to transformers, the official code, safetensors or StableHLO"),
+    "export": ("export", "a model folder to transformers, official code, safetensors, StableHLO"),
     "inspect": ("inspect", "what a checkpoint is and holds, and a fingerprint of its content"),
     "embedded": ("embedded", "parallel programming tasks in six languages, from a seed"),
     "doctor": ("doctor", "what the benchmark needs of this machine, and how to install it"),
