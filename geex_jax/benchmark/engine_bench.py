@@ -27,7 +27,7 @@ import numpy as np
 
 from geex_jax import files
 from geex_jax.errors import GeexError
-from geex_jax.inference import Engine, EngineConfig, Request, SamplingParams, Ticket, prepare
+from geex_jax.inference import Engine, EngineConfig, Request, SamplingParams, Ticket
 from geex_jax.models import Transformer, preset
 from geex_jax.quantize import quantize_params
 from geex_jax.tokenizers import Tokenizer
@@ -42,8 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dtype", default="float32", choices=("float32", "bfloat16"), help="of random weights")
     add("--bits", type=int, default=16, choices=(4, 8, 16),
         help="of random weights; 16: not quantized (default %(default)s)")  # fmt: skip
-    add("--prepare", action="store_true",
-        help="lay parameters out for a CPU first: faster, and compiles longer")  # fmt: skip
     add("--requests", type=int, default=16, metavar="N", help="default %(default)s")
     add("--new-tokens", type=int, default=64, metavar="N",
         help="most of a request; the shortest draws half of them (default %(default)s)",
@@ -131,9 +129,7 @@ class Bench:
             if args.bits < 16:
                 self.params = quantize_params(self.params, args.bits)
             self.tokenizer = Ids(config.vocab_size)
-        if args.prepare:
-            self.model, self.params = prepare(self.model, self.params)
-        self.name = self.model.config.name + (", prepared" if args.prepare else "")
+        self.name = self.model.config.name
         room = self.model.config.context_length
         longest = max(args.prompt + args.new_tokens, args.session + 64)
         if longest > room:

@@ -22,6 +22,7 @@ from geex_jax.checkpoints import converting, output, safetensors_file
 from geex_jax.checkpoints.families import Binding
 from geex_jax.checkpoints.source import Source
 from geex_jax.checkpoints.sources import open_source
+from geex_jax.checkpoints.tensors import InMemory
 from geex_jax.errors import GeexError
 from geex_jax.parallel import by_path, tree_of
 from geex_jax.quantize import Policy, formats_of, quantization_of, quantize_params
@@ -221,7 +222,7 @@ class Blocks(MutableMapping[str, Params]):
         return self.folder / f"{path.replace('/', '-')}.safetensors"
 
     def __setitem__(self, path: str, leaves: Params) -> None:
-        arrays = {n: _Array(np.asarray(x)) for n, x in by_path(leaves).items()}
+        arrays = {n: InMemory(np.asarray(x)) for n, x in by_path(leaves).items()}
         safetensors_file.write(self._file(path), arrays)
 
     def __getitem__(self, path: str) -> Params:
@@ -251,22 +252,6 @@ class Blocks(MutableMapping[str, Params]):
         tensors = safetensors_file.index(self._file(block))
         names = [f"{inside}_{end}" for end in ("int8", "int4", "scale")]
         return {f"{first}/{name}": tensors[name].read() for name in names if name in tensors}
-
-
-@dataclasses.dataclass(frozen=True)
-class _Array:
-    array: np.ndarray
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.array.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.array.dtype
-
-    def read(self) -> np.ndarray:
-        return self.array
 
 
 def _reader(source: Source) -> Callable[[str], Params]:

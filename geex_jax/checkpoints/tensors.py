@@ -85,6 +85,27 @@ class Tensor:
 
 
 @dataclasses.dataclass(frozen=True)
+class InMemory:
+    """An array that is here already, for writers."""
+
+    array: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Dimensions."""
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Element type."""
+        return self.array.dtype
+
+    def read(self) -> np.ndarray:
+        """The array itself."""
+        return self.array
+
+
+@dataclasses.dataclass(frozen=True)
 class Joined:
     """A tensor cut into tensor-parallel parts along `axis`, or copied into each (axis None)."""
 

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from geex_jax.kernels import cpu_native as native
 from geex_jax.kernels.attention import platform
 from geex_jax.kernels.int8_matmul import quantize
+from geex_jax.kernels.packing import integers
 
 # Above these many rows of limbs, weights are widened once and multiplied as floats.
 MOST_ROWS = 64
@@ -120,10 +121,7 @@ def quantized_matmul(x: jax.Array, leaves: Mapping[str, Any], activations: str) 
     With activations "int8" the integers and the result are those of `quantized.reference`; with
     "float" the result differs from it by float32 rounding.
     """
-    from geex_jax.kernels.quantized import unpack_int4  # which asks this module
-
-    packed = leaves.get("kernel_int4")
-    kernel = leaves["kernel_int8"] if packed is None else unpack_int4(packed)
+    kernel = integers(leaves)
     scale = leaves["kernel_scale"].astype(jnp.float32)
     rows = x.reshape(-1, x.shape[-1])
     y = _w8a8(rows, kernel, scale) if activations == "int8" else _exact(rows, kernel, scale)

@@ -22,14 +22,7 @@ import jax.numpy as jnp
 from geex_jax.kernels import cpu, quantized_tpu
 from geex_jax.kernels.attention import platform
 from geex_jax.kernels.int8_matmul import quantize
-
-
-def unpack_int4(packed: jax.Array) -> jax.Array:
-    """uint8 [..., out, in/2] to int8 [..., out, in]; the even column is the high nibble."""
-    signed = packed.astype(jnp.int8)
-    high = jnp.right_shift(signed, 4)  # arithmetic: keeps the sign
-    low = jnp.right_shift(jnp.left_shift(signed, 4), 4)
-    return jnp.stack([high, low], axis=-1).reshape(*packed.shape[:-1], -1)
+from geex_jax.kernels.packing import integers
 
 
 def quantized_matmul(
@@ -65,8 +58,7 @@ def quantized_matmul(
 
 def reference(x: jax.Array, leaves: Mapping[str, Any], *, activations: str = "float") -> jax.Array:
     """`quantized_matmul` in plain `jnp`."""
-    packed = leaves.get("kernel_int4")
-    kernel = leaves["kernel_int8"] if packed is None else unpack_int4(packed)
+    kernel = integers(leaves)
     scale = leaves["kernel_scale"].astype(jnp.float32)
     if activations == "int8":
         rows, row_scale = quantize(x, -1)

@@ -12,10 +12,8 @@ from geex_jax.quantize.report import (
     size_in_bytes,
     write_report,
 )
-from geex_jax.quantize.rounding import Rounding, quantize_kernel
+from geex_jax.quantize.rounding import quantize_kernel
 from geex_jax.quantize.weights import (
-    Params,
-    Place,
     Quantization,
     check_policy,
     dequantize_params,
@@ -51,18 +49,7 @@ __all__ = [
 class _Room(types.ModuleType):
     """`geex.quantize` is this room and, called, its main function."""
 
-    def __call__(
-        self,
-        params: Params,
-        policy: Policy | str | int = 8,
-        rounding: Rounding = "clean",
-        *,
-        bits: int | None = None,
-        place: Place | None = None,
-        consume: bool = False,
-    ) -> Params:
-        """As `quantize_params`."""
-        return quantize_params(params, policy, rounding, bits=bits, place=place, consume=consume)
+    __call__ = staticmethod(quantize_params)
 
 
 sys.modules[__name__].__class__ = _Room

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from geex_jax.errors import GeexError, did_you_mean
-from geex_jax.kernels import unpack_int4
+from geex_jax.kernels import integers
 
 Rounding = Literal["clean", "official"]
 FLOAT32_TINY = float(jnp.finfo(jnp.float32).tiny)
@@ -111,9 +111,7 @@ def pack_int4(ints: jax.Array) -> jax.Array:
 
 def dequantize_kernel(linear: Mapping[str, Any], rounding: Rounding = "clean") -> jax.Array:
     """The float32 kernel [.., in, out] of one quantized linear's leaves."""
-    packed = linear.get("kernel_int4")
-    ints = linear["kernel_int8"] if packed is None else unpack_int4(packed)
-    return jnp.swapaxes(_times_scale(ints, linear["kernel_scale"], rounding), -1, -2)
+    return jnp.swapaxes(_times_scale(integers(linear), linear["kernel_scale"], rounding), -1, -2)
 
 
 def dequantize_table(table: Mapping[str, Any], rounding: Rounding = "clean") -> jax.Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import pathlib
 import random
@@ -17,30 +16,13 @@ import pytest
 from geex_jax.checkpoints import codegeex, convert, safetensors_file, torch_write
 from geex_jax.checkpoints.families import HUGGING_FACE, Family, write_config
 from geex_jax.checkpoints.families import codegeex as codegeex_family
+from geex_jax.checkpoints.tensors import InMemory
 from geex_jax.errors import GeexError
 from geex_jax.models import ModelConfig
 
 Pick = Callable[[Sequence[Any]], Any]
 HF_FORMS = ("safetensors", "sharded", "bin", "sharded_bin")
 OFFICIAL_FORMS = ("pt", "mp")
-
-
-@dataclasses.dataclass(frozen=True)
-class Array:
-    """A `tensors.Lazy` that is in memory already."""
-
-    array: np.ndarray
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.array.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.array.dtype
-
-    def read(self) -> np.ndarray:
-        return self.array
 
 
 def seeded(seed: int) -> Pick:
@@ -160,7 +142,7 @@ def write_hf(
     folder.mkdir(parents=True, exist_ok=True)
     about = write_config(HUGGING_FACE[family], config)
     (folder / "config.json").write_text(json.dumps(about))
-    lazy = {name: Array(array) for name, array in tensors.items()}
+    lazy = {name: InMemory(array) for name, array in tensors.items()}
     write = torch_write.write if form.endswith("bin") else safetensors_file.write
     name = "pytorch_model.bin" if form.endswith("bin") else "model.safetensors"
     if not form.startswith("sharded"):
@@ -224,9 +206,9 @@ def nested(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
     for name, array in flat.items():
         if "embeddings" in name:
             stem, _, leaf = name.partition(".")
-            embeddings.setdefault(stem, {})[leaf] = Array(array)
+            embeddings.setdefault(stem, {})[leaf] = InMemory(array)
         else:
-            rest[name] = Array(array)
+            rest[name] = InMemory(array)
     top = {n: embeddings.pop(n) for n in list(embeddings) if n.startswith("top")}
     model = {"embedding": embeddings, "topQueryEmbedding": top, "transformer": rest}
     return {"module": {"language_model": model}}

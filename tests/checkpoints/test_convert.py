@@ -11,10 +11,11 @@ import pytest
 from geex_jax import checkpoints, cli
 from geex_jax.checkpoints import convert, export, output, safetensors_file, sources
 from geex_jax.checkpoints.families import HUGGING_FACE
+from geex_jax.checkpoints.tensors import InMemory
 from geex_jax.errors import GeexError
 from geex_jax.parallel import parse_mesh
 from tests.checkpoints import helpers
-from tests.checkpoints.helpers import CODEGEEX, FORMS, LLAMA, Array, fails, tensors_for, write
+from tests.checkpoints.helpers import CODEGEEX, FORMS, LLAMA, fails, tensors_for, write
 
 
 def victim(form: str) -> str:
@@ -224,8 +225,8 @@ def test_a_copy_in_the_wrong_shard_is_not_taken(tmp_path):
     source = write("sharded", tmp_path / "hf", tensors)
     name = next(iter(tensors))
     second = source / "model-00002-of-00002.safetensors"
-    held = {n: Array(t.read()) for n, t in safetensors_file.index(second).items()}
-    safetensors_file.write(second, {**held, name: Array(tensors[name] + 1)})
+    held = {n: InMemory(t.read()) for n, t in safetensors_file.index(second).items()}
+    safetensors_file.write(second, {**held, name: InMemory(tensors[name] + 1)})
     assert np.array_equal(sources.open_source(source).tensors[name].read(), tensors[name])
 
 

@@ -191,7 +191,7 @@ def test_another_job_starts_afresh(source, tmp_path, monkeypatch, change):
     if change == "time":
         file = next(source.glob("*.safetensors"))
         read = {name: tensor.read() for name, tensor in safetensors_file.index(file).items()}
-        held = {name: helpers.Array((a + 1).astype(a.dtype)) for name, a in read.items()}
+        held = {name: helpers.InMemory((a + 1).astype(a.dtype)) for name, a in read.items()}
         safetensors_file.write(file, held)
     elif change == "small":
         monkeypatch.setattr(converting, "SMALL", 1 << 20)

@@ -16,11 +16,12 @@ from geex_jax.checkpoints.families import HUGGING_FACE, expected_leaves, read_co
 from geex_jax.checkpoints.families.configs import comparable
 from geex_jax.checkpoints.source import read_params
 from geex_jax.checkpoints.states import StateStore
+from geex_jax.checkpoints.tensors import InMemory
 from geex_jax.errors import GeexError
 from geex_jax.models import ModelConfig
 from geex_jax.quantize import quantize_params
 from tests.checkpoints import helpers
-from tests.checkpoints.helpers import CODEGEEX, LLAMA, Array, same_tree, tensors_for
+from tests.checkpoints.helpers import CODEGEEX, LLAMA, same_tree, tensors_for
 
 QUICK = settings(max_examples=3, deadline=None, derandomize=True, database=None)
 DTYPES = st.sampled_from(["float32", "float16", "bfloat16"])
@@ -301,17 +302,17 @@ def test_safetensors_as_the_package_reads_and_writes_them(tmp_path):
         "ints": np.array([[1, -2]], np.int64),
         "flags": np.array([True, False]),
     }
-    safetensors_file.write(tmp_path / "ours", {n: Array(a) for n, a in arrays.items()})
+    safetensors_file.write(tmp_path / "ours", {n: InMemory(a) for n, a in arrays.items()})
     assert same(package.load_file(tmp_path / "ours"), arrays)
     package.save_file(arrays, tmp_path / "theirs", {"note": "x"})
     found = {n: t.read() for n, t in safetensors_file.index(tmp_path / "theirs").items()}
     assert same(found, arrays)
     brain = np.arange(4).astype(ml_dtypes.bfloat16)
-    safetensors_file.write(tmp_path / "bf16", {"x": Array(brain)})
+    safetensors_file.write(tmp_path / "bf16", {"x": InMemory(brain)})
     torch = pytest.importorskip("safetensors.torch")
     assert torch.load_file(tmp_path / "bf16")["x"].float().tolist() == [0.0, 1.0, 2.0, 3.0]
     with pytest.raises(GeexError, match="c has dtype complex64; safetensors cannot hold it"):
-        safetensors_file.write(tmp_path / "c", {"c": Array(np.zeros(2, np.complex64))})
+        safetensors_file.write(tmp_path / "c", {"c": InMemory(np.zeros(2, np.complex64))})
 
 
 @pytest.mark.parametrize(

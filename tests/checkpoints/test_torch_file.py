@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 from geex_jax.checkpoints import torch_file, torch_write
-from geex_jax.checkpoints.tensors import Tensor
+from geex_jax.checkpoints.tensors import InMemory, Tensor
 from geex_jax.errors import GeexError
-from tests.checkpoints.test_torch_write import Array
 
 FIXTURES = [
     "codegeex/codegeex_tiny.pt",
@@ -255,7 +254,7 @@ def test_small_pickles_that_unfold(tmp_path, name):
 
 @pytest.fixture
 def small(tmp_path) -> pathlib.Path:
-    tree = {"a": {"w": Array(np.arange(12.0).reshape(3, 4))}, "b": Array(np.ones(5, np.int8))}
+    tree = {"a": {"w": InMemory(np.arange(12.0).reshape(3, 4))}, "b": InMemory(np.ones(5, np.int8))}
     torch_write.write(tmp_path / "small.pt", tree)
     return tmp_path / "small.pt"
 
