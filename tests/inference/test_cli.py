@@ -10,28 +10,17 @@ import pytest
 
 from geex_jax import checkpoints
 from geex_jax.cli import main
-from geex_jax.data import PrepareConfig, prepare
-from geex_jax.data.filters import Filters
 from geex_jax.models import ModelConfig, Transformer
 from geex_jax.quantize import Quantization, quantization_of, quantize_params, size_in_bytes
-from geex_jax.tokenizers import train_sentencepiece
 from tests.inference.helpers import lively
+from tests.items import prepare_items
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """`model`, whose provenance names `data`, and `bare`, which has none."""
     top = tmp_path_factory.mktemp("cli")
-    (top / "sources").mkdir()
-    for i in range(40):
-        lines = [f"def item_{i}_{j}(a, b):\n    return a * {j} + b\n" for j in range(8)]
-        (top / "sources" / f"m{i}.py").write_text("\n".join(lines))
-    texts = [p.read_text() for p in sorted((top / "sources").iterdir())]
-    tokenizer = train_sentencepiece(texts, top / "spm", 400)
-    settings = PrepareConfig(
-        seq_len=80, validation_fraction=0.2, workers=1, filters=Filters(min_bytes=1)
-    )
-    prepare([top / "sources"], top / "data", tokenizer, settings)
+    tokenizer = prepare_items(top, 40)
     config = ModelConfig(
         vocab_size=448, context_length=96, d_model=32, num_heads=2, num_layers=2, d_ff=64
     )

@@ -11,12 +11,11 @@ from geex_jax import checkpoints
 from geex_jax.benchmark import embedded, quantization
 from geex_jax.benchmark.humaneval_x import sources, tasks
 from geex_jax.cli import main
-from geex_jax.data import Filters, PrepareConfig, prepare
 from geex_jax.data.calibration import prepared_rows, text_rows
 from geex_jax.errors import GeexError
 from geex_jax.models import ModelConfig, Transformer
 from geex_jax.quantize import formats_of, layer_errors
-from geex_jax.tokenizers import train_sentencepiece
+from tests.items import prepare_items
 
 CONFIG = ModelConfig(
     vocab_size=448, context_length=96, d_model=64, num_heads=2, num_layers=2, d_ff=64
@@ -27,16 +26,7 @@ CONFIG = ModelConfig(
 def folder(tmp_path_factory):
     """`model`, and `data` with sources of its kind."""
     top = tmp_path_factory.mktemp("compared")
-    (top / "sources").mkdir()
-    for i in range(30):
-        lines = [f"def item_{i}_{j}(a, b):\n    return a * {j} + b\n" for j in range(8)]
-        (top / "sources" / f"m{i}.py").write_text("\n".join(lines))
-    texts = [p.read_text() for p in sorted((top / "sources").iterdir())]
-    tokenizer = train_sentencepiece(texts, top / "spm", 400)
-    settings = PrepareConfig(
-        seq_len=80, validation_fraction=0.2, workers=1, filters=Filters(min_bytes=1)
-    )
-    prepare([top / "sources"], top / "data", tokenizer, settings)
+    tokenizer = prepare_items(top, 30)
     tokens = jnp.zeros((1, 4), jnp.int32)
     params = jax.jit(Transformer(CONFIG).init)(jax.random.key(0), tokens)["params"]
     params = jax.tree.map(lambda x: x * 5 if x.ndim > 1 else x, params)
