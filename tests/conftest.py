@@ -12,11 +12,16 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
         os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     )
 
+REPO = pathlib.Path(__file__).parent.parent
+# Compiling takes most of the tests' time: the workers, the processes that they start and the next
+# run share what is compiled. `pytest --cache-clear` empties it.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPO / ".pytest_cache" / "d" / "xla"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
 import pytest
 
 MANY_MAPS = 16_000
-
-REPO = pathlib.Path(__file__).parent.parent
 SHARED = pathlib.Path(os.environ.get("GEEX_SHARED", REPO.parent / "shared"))
 
 
