@@ -40,7 +40,8 @@ def prepare(model: Transformer, params: Params, least: int = SMALL) -> tuple[Tra
     config = model.config
     if config.scan_layers:
         params = unstack_layers(params)
-    return Transformer(config.replace(scan_layers=False)), _turned(params, jnp.dtype(config.dtype))
+    config = config.replace(scan_layers=False, remat="none")
+    return Transformer(config), _turned(params, jnp.dtype(config.dtype))
 
 
 def _turned(tree: Params, dtype: Any) -> Params:

@@ -148,7 +148,7 @@ class Programs:
         if self._bias is None:
             if values is None:
                 return
-            shape = (self.state.cache.key.shape[1], self._model.config.vocab_size)
+            shape = (self.state.cache.rows, self._model.config.vocab_size)
             self._bias = self._placed(jnp.zeros(shape, jnp.float32))
         if values is None:
             values = np.zeros(self._bias.shape[1], np.float32)

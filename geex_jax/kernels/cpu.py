@@ -26,6 +26,8 @@ from geex_jax.kernels.packing import integers
 
 # Above these many rows of limbs, weights are widened once and multiplied as floats.
 MOST_ROWS = 64
+# Up to these many rows the kernel is a product's first operand.
+FEW_ROWS = 32
 # The largest integer that `count` signed digits of base 256 hold, the last rounded to nearest.
 LARGEST = {2: 127 * 256 + 127, 3: 127 * 65536 + 127 * 256 + 127}
 
@@ -59,11 +61,17 @@ def limbs(x: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
 def int8_dot(rows: jax.Array, kernel: jax.Array) -> jax.Array:
     """int8 rows [M, in] by an int8 kernel [out, in], exactly, in int32 [M, out].
 
-    Rows are padded to a multiple of four, so that there are never fewer than two.
+    Rows are padded to a multiple of four, so that there are never fewer than two. XLA:CPU packs a
+    product's second operand anew in each call: of few rows that has to be the rows. The barrier
+    keeps it from turning the product round to save the transpose.
     """
     count = rows.shape[0]
     rows = jnp.pad(rows, ((0, -count % 4), (0, 0)))
-    sums = jnp.einsum("mi,oi->mo", rows, kernel, preferred_element_type=jnp.int32)
+    if count <= FEW_ROWS:
+        sums = jnp.einsum("oi,mi->om", kernel, rows, preferred_element_type=jnp.int32)
+        sums = jax.lax.optimization_barrier(sums).T
+    else:
+        sums = jnp.einsum("mi,oi->mo", rows, kernel, preferred_element_type=jnp.int32)
     return sums[:count]
 
 
