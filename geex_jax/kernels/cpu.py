@@ -48,7 +48,8 @@ def limbs(x: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
     largest = LARGEST[count]
     peak = jnp.max(jnp.abs(x), axis=-1, keepdims=True)
     scale = jnp.maximum(peak / largest, jnp.finfo(jnp.float32).tiny)
-    rest = jnp.clip(jnp.round(x / scale), -largest, largest).astype(jnp.int32)
+    # Through the reciprocal, as XLA would do it in most programs.
+    rest = jnp.clip(jnp.round(x * (1 / scale)), -largest, largest).astype(jnp.int32)
     digits = []
     for _ in range(count - 1):
         digit = ((rest + 128) & 255) - 128
@@ -136,24 +137,29 @@ def quantized_matmul(x: jax.Array, leaves: Mapping[str, Any], activations: str) 
     return y.reshape(*x.shape[:-1], -1)
 
 
-def _w8a8(rows: jax.Array, kernel: jax.Array, scale: jax.Array) -> jax.Array:
-    ints, row_scale = quantize(rows, -1)
-    if native.available():
-        return native.int8_matmul(ints[None], kernel, scale, row_scale)
-    return int8_dot(ints, kernel).astype(jnp.float32) * scale * row_scale
-
-
-@jax.custom_jvp
-def _exact(rows: jax.Array, kernel: jax.Array, scale: jax.Array) -> jax.Array:
-    digits, row_scale = limbs(rows, limb_count(rows.dtype))
-    if native.available():
-        return native.int8_matmul(digits, kernel, scale, row_scale)
-    count, m, _ = digits.shape
+def plain_matmul(rows: jax.Array, kernel: jax.Array, scale: jax.Array, count: int) -> jax.Array:
+    """Float rows [M, in] as `count` limbs, or with one as W8A8, by int8 [out, in]; float32."""
+    if count == 1:
+        ints, row_scale = quantize(rows, -1)
+        return int8_dot(ints, kernel).astype(jnp.float32) * scale * row_scale
+    digits, row_scale = limbs(rows, count)
+    m = rows.shape[0]
     sums = int8_dot(digits.reshape(count * m, -1), kernel).reshape(count, m, -1)
     y = sums[0].astype(jnp.float32)
     for lower in sums[1:]:
         y = y * 256 + lower.astype(jnp.float32)
     return y * row_scale * scale
+
+
+def _w8a8(rows: jax.Array, kernel: jax.Array, scale: jax.Array) -> jax.Array:
+    matmul = native.int8_matmul if native.available() else plain_matmul
+    return matmul(rows, kernel, scale, 1)
+
+
+@jax.custom_jvp
+def _exact(rows: jax.Array, kernel: jax.Array, scale: jax.Array) -> jax.Array:
+    matmul = native.int8_matmul if native.available() else plain_matmul
+    return matmul(rows, kernel, scale, limb_count(rows.dtype))
 
 
 @_exact.defjvp

@@ -78,16 +78,18 @@ def _check(target: pathlib.Path) -> None:
 
     if not _load(target):
         raise GeexError("the C++ kernels do not load", "was another Python's jaxlib used?")
+    plain = jax.jit(cpu.plain_matmul, static_argnums=3)  # divides through reciprocals
     random = np.random.default_rng(0)
-    for rows, width, outputs in ((1, 64, 16), (3, 130, 21), (14, 1100, 37)):
-        x = random.integers(-127, 128, (1, rows, width), np.int8)
-        weights = random.integers(-128, 128, (outputs, width), np.int8)
-        ones = jnp.ones(outputs), jnp.ones((rows, 1))
-        expected = cpu.int8_dot(jnp.asarray(x[0]), jnp.asarray(weights)).astype(jnp.float32)
-        if not np.array_equal(int8_matmul(jnp.asarray(x), jnp.asarray(weights), *ones), expected):
-            raise GeexError(
-                "the C++ kernels compute something else", "try another compiler (--compiler)"
-            )
+    for rows, width, outputs in ((1, 64, 16), (3, 130, 21), (14, 1100, 37), (33, 70, 150)):
+        x = jnp.asarray(random.standard_normal((rows, width)), jnp.float32)
+        kernel = jnp.asarray(random.integers(-128, 128, (outputs, width), np.int8))
+        scale = jnp.asarray(random.random(outputs), jnp.float32)
+        for count in (1, 2, 3):
+            expected = plain(x, kernel, scale, count)
+            if not np.array_equal(int8_matmul(x, kernel, scale, count), expected):
+                raise GeexError(
+                    "the C++ kernels compute something else", "try another compiler (--compiler)"
+                )
 
 
 def library() -> pathlib.Path:
@@ -145,17 +147,16 @@ def _target(name: str) -> str:
     return f"{name}_{files.fingerprint(str(library()))}"
 
 
-def int8_matmul(
-    digits: jax.Array, kernel: jax.Array, scale: jax.Array, row_scale: jax.Array
-) -> jax.Array:
-    """(digits kernel^T) * scales, in float32 [M, out].
+def int8_matmul(x: jax.Array, kernel: jax.Array, scale: jax.Array, limbs: int) -> jax.Array:
+    """(x kernel^T) * scale, in float32 [M, out].
 
     Args:
-      digits: int8 [limbs, M, in], as `cpu.limbs` cuts rows; one limb is W8A8.
+      x: float [M, in]; each row is made of integers as `cpu.limbs` does, or with one limb (W8A8)
+        as `int8_matmul.quantize`.
       kernel: int8 [out, in].
       scale: float32 [out].
-      row_scale: float32 [M, 1].
+      limbs: int8 digits of a number, 1 to 3.
     """
-    shape = jax.ShapeDtypeStruct((digits.shape[1], kernel.shape[0]), jnp.float32)
+    shape = jax.ShapeDtypeStruct((x.shape[0], kernel.shape[0]), jnp.float32)
     call: Any = jax.ffi.ffi_call(_target("geex_int8_matmul"), shape, vmap_method="sequential")
-    return call(digits, kernel, scale, row_scale[:, 0])
+    return call(x.astype(jnp.float32), kernel, scale, limbs=np.int64(limbs))

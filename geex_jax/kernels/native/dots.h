@@ -1,23 +1,16 @@
-// Exact dot products of int8 rows: sums[r][n] = sum over k of rows[r][k] * weights[n][k], in int32.
+// Exact dot products of few int8 rows, where the weights' way from memory is what takes the time:
+// sums[r][n] = sum over k of rows[r][k] * weights[n][k], in int32.
 //
-// Weights are out-major: row n holds its K integers one after the other. One way for AVX512-VNNI,
-// one in plain C++ for all else.
+// Weights are out-major: row n holds its K integers one after the other. They are read once and as
+// they lie. One way for AVX512-VNNI, one in plain C++ for all else.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VNNI__)
-#define GEEX_VNNI 1
-#include <immintrin.h>
-#endif
+#include "lanes.h"
 
 namespace geex {
-
-constexpr int64_t kGroup = 8;       // weight rows that stay in the L1 while all others pass by
-constexpr int64_t kColumns = 1024;  // of them at a time
-constexpr int64_t kFew = 8;        // up to here weights are read once, from memory
-constexpr int64_t kScratch = kGroup * kColumns;  // bytes
 
 #ifdef GEEX_VNNI
 
@@ -31,13 +24,10 @@ inline __m128i Across(__m512i a, __m512i b, __m512i c, __m512i d) {
   return _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
 }
 
-// R activation rows by 4 weight rows. VNNI multiplies unsigned by signed bytes: weights are moved
-// up by 128 (with kMoved they already are), and offsets[r] = 128 * sum(row r) is taken off, unless
-// the result is added to sums that are there (kAdd).
-template <int R, bool kMoved, bool kAdd>
-inline void Tile(const int8_t* rows, int64_t row_stride, const int8_t* weights,
-                 int64_t weight_stride, int64_t k, const int32_t* offsets, int32_t* sums,
-                 int64_t sum_stride) {
+// R activation rows, zeros beyond their end, by 4 weight rows.
+template <int R>
+inline void Tile(const int8_t* rows, int64_t row_stride, const int8_t* weights, int64_t k,
+                 const int32_t* starts, int32_t* sums, int64_t sum_stride) {
   const __m512i up = _mm512_set1_epi8(static_cast<char>(0x80));
   __m512i acc[R][4];
   for (int r = 0; r < R; ++r)
@@ -45,52 +35,36 @@ inline void Tile(const int8_t* rows, int64_t row_stride, const int8_t* weights,
   auto step = [&](int64_t i, auto load) {
     __m512i w[4];
     for (int n = 0; n < 4; ++n) {
-      const int8_t* p = weights + n * weight_stride + i;
-      w[n] = load(p);
-      if (!kMoved) {
-        // Rows are short for the hardware's prefetcher, which begins anew with every page.
-        _mm_prefetch(reinterpret_cast<const char*>(p + 4 * weight_stride), _MM_HINT_T0);
-        w[n] = _mm512_xor_si512(w[n], up);
-      }
+      const int8_t* p = weights + n * k + i;
+      w[n] = _mm512_xor_si512(load(p), up);
+      // Rows are short for the hardware's prefetcher, which begins anew with every page.
+      _mm_prefetch(reinterpret_cast<const char*>(p + 4 * k), _MM_HINT_T0);
     }
     for (int r = 0; r < R; ++r) {
-      const __m512i x = load(rows + r * row_stride + i);
+      const __m512i x = _mm512_loadu_si512(rows + r * row_stride + i);
       for (int n = 0; n < 4; ++n) acc[r][n] = _mm512_dpbusd_epi32(acc[r][n], w[n], x);
     }
   };
   int64_t i = 0;
   for (; i + 64 <= k; i += 64) step(i, [](const int8_t* p) { return _mm512_loadu_si512(p); });
-  if (i < k) {  // beyond the end the activations are zeros
+  if (i < k) {
     const __mmask64 mask = (1ull << (k - i)) - 1;
     step(i, [mask](const int8_t* p) { return _mm512_maskz_loadu_epi8(mask, p); });
   }
   for (int r = 0; r < R; ++r) {
-    __m128i s = Across(acc[r][0], acc[r][1], acc[r][2], acc[r][3]);
-    __m128i* out = reinterpret_cast<__m128i*>(sums + r * sum_stride);
-    s = kAdd ? _mm_add_epi32(s, _mm_loadu_si128(out))
-             : _mm_sub_epi32(s, _mm_set1_epi32(offsets[r]));
-    _mm_storeu_si128(out, s);
+    const __m128i s = Across(acc[r][0], acc[r][1], acc[r][2], acc[r][3]);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(sums + r * sum_stride),
+                     _mm_add_epi32(s, _mm_set1_epi32(starts[r])));
   }
 }
 
-template <bool kMoved, bool kAdd>
-inline void Tiles(int64_t r, const int8_t* x, int64_t row_stride, const int8_t* w,
-                  int64_t weight_stride, int64_t k, const int32_t* offsets, int32_t* out,
-                  int64_t sum_stride) {
-  switch (r) {
-#define GEEX_CASE(R)                                                                             \
-  case R:                                                                                        \
-    Tile<R, kMoved, kAdd>(x, row_stride, w, weight_stride, k, offsets, out, sum_stride);         \
-    break;
-    GEEX_CASE(1)
-    GEEX_CASE(2)
-    GEEX_CASE(3)
-    GEEX_CASE(4)
-#undef GEEX_CASE
-  }
+inline void Tiles(int64_t r, const int8_t* x, int64_t row_stride, const int8_t* w, int64_t k,
+                  const int32_t* starts, int32_t* out, int64_t sum_stride) {
+  if (r == 1) Tile<1>(x, row_stride, w, k, starts, out, sum_stride);
+  if (r == 2) Tile<2>(x, row_stride, w, k, starts, out, sum_stride);
+  if (r == 3) Tile<3>(x, row_stride, w, k, starts, out, sum_stride);
+  if (r == 4) Tile<4>(x, row_stride, w, k, starts, out, sum_stride);
 }
-
-inline int64_t TileRows(int64_t left) { return std::min<int64_t>(left, 4); }  // 5 or 6 spill
 
 #endif  // GEEX_VNNI
 
@@ -100,53 +74,25 @@ inline int32_t PlainDot(const int8_t* a, const int8_t* b, int64_t k) {
   return sum;
 }
 
-// Weight rows [0, n) of int8 [n, k] by rows int8 [count, k], into sums [count][sum_stride].
-// `offsets` [count] is 128 * sum(row); `scratch` holds kScratch bytes.
-inline void Int8Dots(const int8_t* rows, int64_t count, const int8_t* weights, int64_t n, int64_t k,
-                     const int32_t* offsets, int8_t* scratch, int32_t* sums, int64_t sum_stride) {
+// Weight rows [0, n) of int8 [n, k] by rows int8 [count][row_stride] (a multiple of 64, zeros
+// beyond k), into sums [count][sum_stride]. `starts` [count]: -Lanes::kMoved * sum(row).
+inline void FewDots(const int8_t* rows, int64_t count, int64_t row_stride, const int8_t* weights,
+                    int64_t n, int64_t k, const int32_t* starts, int32_t* sums,
+                    int64_t sum_stride) {
   int64_t j = 0;
 #ifdef GEEX_VNNI
-  if (count > kFew) {
-    const __m512i up = _mm512_set1_epi8(static_cast<char>(0x80));
-    for (; j + kGroup <= n; j += kGroup) {
-      for (int64_t c = 0; c < k; c += kColumns) {
-        const int64_t some = std::min(kColumns, k - c);
-        for (int64_t g = 0; g < kGroup; ++g) {
-          const int8_t* from = weights + (j + g) * k + c;
-          int8_t* to = scratch + g * kColumns;
-          int64_t i = 0;
-          for (; i + 64 <= some; i += 64)
-            _mm512_store_si512(to + i, _mm512_xor_si512(_mm512_loadu_si512(from + i), up));
-          for (; i < some; ++i) to[i] = static_cast<int8_t>(from[i] ^ 0x80);
-        }
-        for (int64_t r = 0, t; r < count; r += t) {
-          t = TileRows(count - r);
-          for (int64_t g = 0; g < kGroup; g += 4) {
-            const int8_t* x = rows + r * k + c;
-            const int8_t* w = scratch + g * kColumns;
-            int32_t* out = sums + r * sum_stride + j + g;
-            if (c)
-              Tiles<true, true>(t, x, k, w, kColumns, some, nullptr, out, sum_stride);
-            else
-              Tiles<true, false>(t, x, k, w, kColumns, some, offsets + r, out, sum_stride);
-          }
-        }
-      }
-    }
-  }
   for (; j + 4 <= n; j += 4)
     for (int64_t r = 0, t; r < count; r += t) {
-      t = TileRows(count - r);
-      Tiles<false, false>(t, rows + r * k, k, weights + j * k, k, k, offsets + r,
-                          sums + r * sum_stride + j, sum_stride);
+      t = std::min<int64_t>(count - r, 4);
+      Tiles(t, rows + r * row_stride, row_stride, weights + j * k, k, starts + r,
+            sums + r * sum_stride + j, sum_stride);
     }
 #else
-  (void)offsets;
-  (void)scratch;
+  (void)starts;
 #endif
   for (; j < n; ++j)
     for (int64_t r = 0; r < count; ++r)
-      sums[r * sum_stride + j] = PlainDot(rows + r * k, weights + j * k, k);
+      sums[r * sum_stride + j] = PlainDot(rows + r * row_stride, weights + j * k, k);
 }
 
 }  // namespace geex
