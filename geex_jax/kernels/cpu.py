@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from geex_jax.kernels import cpu_native as native
+from geex_jax.kernels import cpu_native_floats as floats
 from geex_jax.kernels.attention import platform
 from geex_jax.kernels.int8_matmul import quantize
 from geex_jax.kernels.packing import integers
@@ -79,14 +80,23 @@ def int8_dot(rows: jax.Array, kernel: jax.Array) -> jax.Array:
 def float_dot(x: jax.Array, kernel: jax.Array, result: Any = None) -> jax.Array:
     """x [..., in] by an out-major kernel [out, in] of the same type; `result` is the sums' type.
 
-    On a CPU a single row of a 16-bit type is padded to two.
+    On a CPU a single row of a 16-bit type is padded to two, and several rows of float32 are the
+    C++ kernel's, where that is built.
     """
+    if platform() == "cpu" and _several(x, kernel) and native.available():
+        y = floats.float_matmul(x.reshape(-1, x.shape[-1]), kernel)
+        return y.reshape(*x.shape[:-1], -1)
     single = x.size == x.shape[-1] and x.dtype.itemsize == 2 and platform() == "cpu"
     if not single:
         return jnp.einsum("...i,oi->...o", x, kernel, preferred_element_type=result)
     rows = jnp.pad(x.reshape(1, -1), ((0, 1), (0, 0)))
     y = jnp.einsum("mi,oi->mo", rows, kernel, preferred_element_type=result)[:1]
     return y.reshape(*x.shape[:-1], -1)
+
+
+def _several(x: jax.Array, kernel: jax.Array) -> bool:
+    wide = x.dtype == kernel.dtype == jnp.float32
+    return wide and x.size > x.shape[-1] and kernel.ndim == 2
 
 
 def lookup(table: jax.Array, ids: jax.Array) -> jax.Array:

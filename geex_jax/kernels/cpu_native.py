@@ -28,7 +28,7 @@ from geex_jax.errors import GeexError
 
 SOURCES = pathlib.Path(__file__).parent / "native"
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=off", "-fPIC", "-shared", "-w")
-TARGETS = ("geex_int8_matmul",)
+TARGETS = ("geex_int8_matmul", "geex_float_matmul", "geex_decode_attention")
 
 
 def build(compiler: str | None = None) -> pathlib.Path:
@@ -74,7 +74,9 @@ def build(compiler: str | None = None) -> pathlib.Path:
 
 def _check(target: pathlib.Path) -> None:
     # Against the plain way, with rows for every size of tile and columns for every tail.
-    from geex_jax.kernels import cpu
+    from geex_jax.kernels import cpu, cpu_native_floats
+
+    wrong = GeexError("the C++ kernels compute something else", "try another compiler (--compiler)")
 
     if not _load(target):
         raise GeexError("the C++ kernels do not load", "was another Python's jaxlib used?")
@@ -87,9 +89,9 @@ def _check(target: pathlib.Path) -> None:
         for count in (1, 2, 3):
             expected = plain(x, kernel, scale, count)
             if not np.array_equal(int8_matmul(x, kernel, scale, count), expected):
-                raise GeexError(
-                    "the C++ kernels compute something else", "try another compiler (--compiler)"
-                )
+                raise wrong
+    if not cpu_native_floats.right():
+        raise wrong
 
 
 def library() -> pathlib.Path:
@@ -136,14 +138,14 @@ def _load(path: pathlib.Path) -> bool:
         loaded = ctypes.CDLL(str(path))
         for name in TARGETS:
             capsule = jax.ffi.pycapsule(getattr(loaded, name))
-            jax.ffi.register_ffi_target(_target(name), capsule, platform="cpu")
+            jax.ffi.register_ffi_target(target(name), capsule, platform="cpu")
     except (OSError, AttributeError):
         return False
     return True
 
 
-def _target(name: str) -> str:
-    # XLA keeps a name for good, and there may be two libraries in one process's life.
+def target(name: str) -> str:
+    """The name that a kernel has for XLA: of this library alone, since XLA keeps it for good."""
     return f"{name}_{files.fingerprint(str(library()))}"
 
 
@@ -158,5 +160,5 @@ def int8_matmul(x: jax.Array, kernel: jax.Array, scale: jax.Array, limbs: int) -
       limbs: int8 digits of a number, 1 to 3.
     """
     shape = jax.ShapeDtypeStruct((x.shape[0], kernel.shape[0]), jnp.float32)
-    call: Any = jax.ffi.ffi_call(_target("geex_int8_matmul"), shape, vmap_method="sequential")
+    call: Any = jax.ffi.ffi_call(target("geex_int8_matmul"), shape, vmap_method="sequential")
     return call(x.astype(jnp.float32), kernel, scale, limbs=np.int64(limbs))

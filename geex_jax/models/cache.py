@@ -66,7 +66,7 @@ class KVCache:
     @property
     def arrays(self) -> list[jax.Array]:
         """All that is held for tokens: keys, values and, in an int8 cache, their scales."""
-        return jax.tree.leaves(buffers(self))
+        return jax.tree.leaves(list(buffers(self).values()))
 
     def of(self, block: jax.Array | int) -> tuple[KVCache, jax.Array | int]:
         """A cache that is not split and holds a block, and the block's index there.
