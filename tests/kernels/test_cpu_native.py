@@ -1,31 +1,17 @@
 """The C++ kernels: built by this machine's compiler, equal to the plain way to the bit."""
 
-import shutil
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from geex_jax import cli
 from geex_jax.errors import GeexError
 from geex_jax.kernels import cpu_native as native
 from geex_jax.kernels import quantized_matmul
 from geex_jax.quantize import quantize_kernel
 
 RANDOM = np.random.default_rng(0)
-pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="no g++")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def library(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GEEX_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.delenv("GEEX_KERNELS", raising=False)
-        assert not native.available()
-        assert cli.main(["build-kernels"]) == 0
-        assert native.available()
-        yield native.library()
+pytestmark = pytest.mark.usefixtures("library")
 
 
 def both(call, monkeypatch):
