@@ -136,12 +136,26 @@ def test_generate_guesses_searches_and_tells_probabilities(small, capsys):
     assert len(beams) == 4 and beams[0]["tokens"] != beams[1]["tokens"]
 
 
+def test_generate_quantizes_while_loading(folder, small, capsys):
+    base = ["--prompt", "def item", "--max-new-tokens", "12", "--json"]
+
+    def tokens(checkpoint, *flags):
+        assert main(["generate", "--checkpoint", str(folder / checkpoint), *base, *flags]) == 0
+        return json.loads(capsys.readouterr().out)["tokens"]
+
+    assert tokens("model", "--policy", "int8") == tokens(small.name)
+    forms = [("--bits", "4"), ("--bits", "4", "--activations", "int8", "--kv-cache", "int8")]
+    assert len({*map(tuple, (tokens("model", *f) for f in [(), *forms]))}) == 3
+
+
 def test_generate_refuses_in_one_line(small, tmp_path, capsys):
     (tmp_path / "latin").write_bytes(b"\xe9")
     base = ["generate", "--checkpoint", str(small)]
     for arguments, message in [
         (base, "no prompt"),
         (["generate", "--checkpoint", str(tmp_path), "--prompt", "x"], "no config.json"),
+        ([*base, "--prompt", "x", "--policy", "int3"], "unknown policy 'int3'"),
+        ([*base, "--prompt", "x", "--policy", "int8"], "quantized already"),
         ([*base, "--prompt", "x", "--language", "pyhton"], "did you mean Python"),
         ([*base, "--prompt", "x", "--top-p", "2"], "top_p = 2.0"),
         ([*base, "--prompt", "item_ " * 200], "shorten it to 95"),
