@@ -136,16 +136,16 @@ def test_generate_guesses_searches_and_tells_probabilities(small, capsys):
     assert len(beams) == 4 and beams[0]["tokens"] != beams[1]["tokens"]
 
 
-def test_generate_quantizes_while_loading(folder, small, capsys):
-    base = ["--prompt", "def item", "--max-new-tokens", "12", "--json"]
-
-    def tokens(checkpoint, *flags):
-        assert main(["generate", "--checkpoint", str(folder / checkpoint), *base, *flags]) == 0
-        return json.loads(capsys.readouterr().out)["tokens"]
-
-    assert tokens("model", "--policy", "int8") == tokens(small.name)
-    forms = [("--bits", "4"), ("--bits", "4", "--activations", "int8", "--kv-cache", "int8")]
-    assert len({*map(tuple, (tokens("model", *f) for f in [(), *forms]))}) == 3
+def test_generate_quantizes_while_loading(folder, small, monkeypatch):
+    run = []
+    monkeypatch.setattr("geex_jax.inference.generate", lambda *given, **_: run.append(given) or [])
+    command = ["--prompt", "x", "--activations", "int8", "--kv-cache", "int8"]
+    for checkpoint, flags in (("model", ["--policy", "int8"]), (small.name, [])):
+        assert main(["generate", "--checkpoint", str(folder / checkpoint), *command, *flags]) == 0
+    for model, params, *_ in run:
+        assert (model.config.activations, model.config.kv_cache) == ("int8", "int8")
+        assert params["layers"]["mlp"]["up"]["kernel_int8"].dtype == jnp.int8
+    jax.tree.map(np.testing.assert_array_equal, run[0][1], run[1][1])
 
 
 def test_generate_refuses_in_one_line(small, tmp_path, capsys):
