@@ -128,17 +128,27 @@ def run(args: argparse.Namespace) -> None:
 
 def _settings(args: argparse.Namespace) -> dict:
     """Fields of serving.Settings."""
+    import math
     import os
+    import re
 
     from geex_jax.errors import GeexError
 
     keys = tuple(args.api_key) or tuple(filter(None, [os.environ.get("GEEX_API_KEY", "")]))
-    if any(not k.strip() for k in keys):
+    keys = tuple(k.strip() for k in keys)  # as they are read from a header
+    if not all(keys):
         raise GeexError("an empty --api-key", "leave it out, or give one")
     for name in ("max_body_mb", "stall", "drain", "deadline"):
         value = getattr(args, name)
-        if not (value > 0 or (name in ("deadline", "drain") and value == 0)):
+        endless = name == "max_body_mb" and value == math.inf
+        if endless or not (value > 0 or (name in ("deadline", "drain") and value == 0)):
             raise GeexError(f"--{name.replace('_', '-')} {value}", "give a positive number")
+    for origin in args.cors:
+        if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin):
+            raise GeexError(
+                f"--cors {origin!r} is not what browsers send",
+                "give scheme and host alone, such as https://name or http://name:3000",
+            )
     hosts: tuple[str, ...] = ()
     alone = args.host in ("127.0.0.1", "localhost", "::1")
     if alone and not keys and "*" not in args.allow_host:

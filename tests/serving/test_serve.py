@@ -189,6 +189,8 @@ def test_a_policy_quantizes_while_loading(folder, tmp_path):
         (["--checkpoint", "{m}", "--host", "no.such.host.invalid"], "no address"),
         (["--checkpoint", "{m}", "--api-key", ""], "an empty --api-key"),
         (["--checkpoint", "{m}", "--max-body-mb", "0"], "--max-body-mb 0"),
+        (["--checkpoint", "{m}", "--max-body-mb", "inf"], "--max-body-mb inf"),
+        (["--checkpoint", "{m}", "--cors", "https://a.example/"], "not what browsers send"),
         (["--checkpoint", "{m}", "--context", "999"], "engine.context = 999"),
         (["--checkpoint", "{m}", "--slots", "0"], "engine.slots = 0"),
         (["--checkpoint", "{m}", "--mesh", "tensr=2"], "unknown mesh axis"),
@@ -216,7 +218,7 @@ def test_who_may_come_in(monkeypatch):
     assert "my.name" in settings("--allow-host", "My.Name")["hosts"]
     assert settings("--host", "0.0.0.0")["hosts"] == ()  # others come under names unknown here
     assert settings("--deadline", "0")["deadline"] is None
-    monkeypatch.setenv("GEEX_API_KEY", "sesame")
+    monkeypatch.setenv("GEEX_API_KEY", "sesame\n")
     assert settings()["api_keys"] == ("sesame",) and settings()["hosts"] == ()
     assert settings("--api-key", "a", "--api-key", "b")["api_keys"] == ("a", "b")
 
