@@ -102,6 +102,8 @@ def _check(args: argparse.Namespace) -> None:
         raise GeexError("--logprobs without --json", "add --json: text has no place for them")
     if args.draft and not args.speculate:
         raise GeexError("--draft without --speculate", "add --speculate 4, say")
+    if args.length_penalty != 1 and not args.beams:
+        raise GeexError("--length-penalty without --beams", "add --beams 4, say")
     if args.beams:
         drawing = {
             "temperature": 0, "top_k": 0, "top_p": 0, "min_p": 0, "repetition_penalty": 1,

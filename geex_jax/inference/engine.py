@@ -188,7 +188,7 @@ class Engine:
         `drawn_tokens`, `decode_steps`, `prefix_hits`, `prefix_misses`, `prefix_tokens_saved`,
         `draft_proposed`, `draft_accepted`, `errors`; `finished` by reason; the histograms
         `time_to_first_token` and `time_per_token` in seconds. Now: `queue`, `slots`, `slots_busy`,
-        `prefix_blocks`, `prefix_bytes`, `programs`.
+        `prefix_blocks`, `prefix_bytes`, `programs`; `stopped` is 1 once it takes nothing any more.
         """
         return self.statistics.to_dict() | {
             "queue": len(self._inbox) + len(self.scheduler.waiting),
@@ -197,6 +197,7 @@ class Engine:
             "prefix_blocks": self._turns.kept_blocks,
             "prefix_bytes": prefix.pool_bytes(self.programs.pool),
             "programs": self.programs.compiled,
+            "stopped": int(self._stopping is not None),
         }
 
     def turn(self) -> bool:

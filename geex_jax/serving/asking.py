@@ -17,6 +17,7 @@ from geex_jax.serving.errors import ApiError, refused
 from geex_jax.serving.served import Served
 
 DEFAULT_TOKENS = 16  # OpenAI's, for completions
+MOST_LOGPROBS = (1 << 20, 1 << 22)  # of an answer that is whole, of one that streams
 SHORT = 4096  # characters that are encoded at once, without a thread
 
 Result = TypeVar("Result")
@@ -231,14 +232,25 @@ def checked(served: Served, params: SamplingParams) -> SamplingParams:
 
 
 def requests_of(
-    served: Served, prompts: Sequence[Sequence[int]], params: SamplingParams
+    served: Served, prompts: Sequence[Sequence[int]], params: SamplingParams, stream: bool | None
 ) -> list[Request]:
-    """One request for each prompt.
+    """One request for each prompt, whose answer goes as a `stream` or as a whole.
 
     Raises:
-      ApiError: 400, more choices than the queue can ever hold.
+      ApiError: 400, more choices than the queue can ever hold, more log-probabilities than an
+        answer can.
     """
     too_many(served, len(prompts) * params.n)
+    if params.logprobs is not None:
+        tokens = len(prompts) * params.max_new_tokens
+        if params.prompt_logprobs:
+            tokens += sum(len(p) for p in prompts)
+        count, most = tokens * params.n * (1 + params.logprobs), MOST_LOGPROBS[bool(stream)]
+        if count > most:
+            raise ApiError(
+                400, f"up to {count} log-probabilities in one answer; this server gives {most}: "
+                "ask for fewer of them, fewer tokens or fewer choices", param="logprobs",
+            )  # fmt: skip
     return [Request(tuple(p), params) for p in prompts]
 
 

@@ -42,7 +42,7 @@ async def chat(http: HttpRequest) -> Response:
         logprobs=top if body.logprobs else None,
         deadline=state.settings.deadline,
     )  # fmt: skip
-    run = Run(served, asking.requests_of(served, [ids], params), state.metrics)
+    run = Run(served, asking.requests_of(served, [ids], params, body.stream), state.metrics)
     if body.stream:
         return answers.EventStream(run, _events(run, body, top))
     async with while_connected(http.receive), run:

@@ -33,7 +33,7 @@ async def completions(http: HttpRequest) -> Response:
         stop_ids=ends,
         deadline=state.settings.deadline,
     )  # fmt: skip
-    requests = asking.requests_of(served, prompts, params)
+    requests = asking.requests_of(served, prompts, params, body.stream)
     echoes = [await _echo(served, body, ids) for ids in prompts]
     head = answers.head("text_completion", "cmpl", served.name)
     # From here on the engine is at work: nothing may fail or wait before the run is entered.

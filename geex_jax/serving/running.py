@@ -52,7 +52,6 @@ class Run:
             if isinstance(error, Overloaded):
                 raise overloaded(str(error)) from None
             if isinstance(error, Stopped):
-                served.trouble[:] = [str(error)]
                 raise stopping() from None
             if isinstance(error, GeexError):
                 raise refused(error) from None

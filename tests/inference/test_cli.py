@@ -166,6 +166,7 @@ def test_generate_refuses_in_one_line(small, tmp_path, capsys):
         ([*base, "--prompt", "x", "--logprobs", "2"], "add --json"),
         ([*base, "--prompt", "x", "--draft", str(small)], "add --speculate"),
         ([*base, "--prompt", "x", "--beams", "2", "--temperature", "1"], "leave it out"),
+        ([*base, "--prompt", "x", "--length-penalty", "2"], "add --beams"),
         ([*base, "--prompt", "x", "--beams", "2", "--num-samples", "3"], "3 of 2 beams"),
     ]:
         assert main(arguments) == 2

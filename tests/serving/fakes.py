@@ -52,7 +52,8 @@ class FakeEngine:
         return ticket
 
     def stats(self):
-        return {"slots_busy": len(self.active), "queue": len(self.waiting)}
+        now = {"slots_busy": len(self.active), "queue": len(self.waiting)}
+        return now | ({"stopped": 1} if self.stopped else {})
 
     def stop(self, drain=True, timeout=None):
         with self.changed:

@@ -64,6 +64,8 @@ def error_of(answer):
         (COMPLETIONS, {"prompt": "a", "logit_bias": {"999": 1}}, "logit_bias"),
         (COMPLETIONS, {"prompt": "a", "logit_bias": {"5": 101}}, "logit_bias.5"),
         (COMPLETIONS, {"prompt": "a", "best_of": 4}, "best_of"),
+        (COMPLETIONS, {"prompt": "a", "logprobs": 20, "n": 128, "max_tokens": 999}, "logprobs"),
+        (CHAT, {"messages": HI, "logprobs": True, "top_logprobs": 20, "n": 64}, "logprobs"),
         (COMPLETIONS, {"prompt": "a", "suffix": "b"}, "suffix"),
         (COMPLETIONS, {"prompt": "a", "language": "pyhton"}, "language"),
         (COMPLETIONS, {"prompt": "a", "end_rule": "sql"}, "end_rule"),
@@ -252,9 +254,9 @@ def test_an_engine_that_fails():
         assert client.get("/health").status_code == 200
         # It gives up in the end, as the real one does after some failures in a row.
         client.app.state.serving.catalogue.get(None).engine.stop()
-        assert client.post(COMPLETIONS, json={"prompt": "a"}).status_code == 503
         answer = client.get("/health")
         assert answer.status_code == 503 and answer.json()["status"] == "failed"
+        assert client.post(COMPLETIONS, json={"prompt": "a"}).status_code == 503
 
 
 def test_keys_hosts_and_origins():

@@ -1,5 +1,6 @@
 """`geex serve` as a process with a real model: start, answers, SIGTERM; and what it refuses."""
 
+import contextlib
 import functools
 import json
 import os
@@ -23,6 +24,7 @@ from geex_jax.cli import serve as verb
 from geex_jax.errors import GeexError
 from geex_jax.inference import generate, prepare
 from geex_jax.serving.loading import Wanted, describe, load
+from tests.serving.servers import wait_for
 from tests.serving.tiny import CONFIG, write_model
 
 MIXED = "(value|output|down)=int8,(query|key|up)=int4-g32,.*=float"
@@ -107,6 +109,30 @@ def test_a_drawn_end_of_text_has_its_log_probability(server, folder):
         assert values[:-1] == plain["logprobs"][field][:-1]
     assert ended["logprobs"]["token_logprobs"][0] is None
     assert ended["text"] == "def item_7"
+
+
+def test_rows_of_clients_that_leave_are_free_again(server):
+    _, client = server
+    body = {"prompt": ["def item", "return"], "max_tokens": 100, "n": 3, "stream": True,
+            "ignore_eos": True}  # fmt: skip
+
+    def rows(kind):
+        found = re.search(
+            rf'geex_engine_{kind}{{model="small"}} (\S+)', client.get("/metrics").text
+        )
+        return float(found[1]) if found else 0.0
+
+    before = rows("finished_length")
+    with contextlib.ExitStack() as streams:  # 24 samples for 4 rows
+        answers = [
+            streams.enter_context(client.stream("POST", "/v1/completions", json=body))
+            for _ in range(4)
+        ]
+        assert next(answers[0].iter_text())
+    wait_for(lambda: (rows("slots_busy"), rows("queue")) == (0, 0))
+    ended = rows("finished_cancelled"), rows("finished_length") - before
+    assert sum(ended) == 24 and ended[0] >= 6
+    assert rows("stopped") == 0
 
 
 def test_sigterm_finishes_what_runs_and_takes_nothing_new(server):
