@@ -124,31 +124,44 @@ def _lookup_jvp(primals, tangents):
 def takes(x: jax.Array, leaves: Mapping[str, Any], activations: str) -> bool:
     """Whether `quantized_matmul` here is the way to multiply these on a CPU.
 
-    Many rows of exact activations are faster as floats; groups of columns have sums of their own.
+    In plain XLA many rows of exact activations are faster as floats, and groups of columns have
+    sums of their own.
     """
-    if leaves["kernel_scale"].ndim != 1 or not x.size:
+    if not x.size:
         return False
-    if activations == "int8" or native.available():
+    scale = leaves["kernel_scale"]
+    if scale.ndim > 1:
+        group = x.shape[-1] // scale.shape[-1]
+        return native.available() and "kernel_int4" in leaves and group % 4 == 0
+    if native.available():
         return True
     rows = x.size // x.shape[-1]
-    return rows * limb_count(x.dtype) <= MOST_ROWS
+    return activations == "int8" or rows * limb_count(x.dtype) <= MOST_ROWS
 
 
 def quantized_matmul(x: jax.Array, leaves: Mapping[str, Any], activations: str) -> jax.Array:
-    """x [..., in] by the leaves of `quantized`, a scale for each of out, in float32 [..., out].
+    """x [..., in] by the leaves of `quantized`, in float32 [..., out].
 
-    With activations "int8" the integers and the result are those of `quantized.reference`; with
-    "float" the result differs from it by float32 rounding.
+    With activations "int8" the integers are those of `quantized.reference`, and so is the result
+    for a scale for each of out; else it differs from it by float32 rounding.
     """
-    kernel = integers(leaves)
-    scale = leaves["kernel_scale"].astype(jnp.float32)
     rows = x.reshape(-1, x.shape[-1])
-    y = _w8a8(rows, kernel, scale) if activations == "int8" else _exact(rows, kernel, scale)
+    leaves = {name: leaves[name] for name in leaves if name.startswith("kernel_")}
+    y = _matmul(rows, leaves, 1) if activations == "int8" else _exact(rows, leaves)
     return y.reshape(*x.shape[:-1], -1)
 
 
-def plain_matmul(rows: jax.Array, kernel: jax.Array, scale: jax.Array, count: int) -> jax.Array:
-    """Float rows [M, in] as `count` limbs, or with one as W8A8, by int8 [out, in]; float32."""
+def _matmul(rows: jax.Array, leaves: Mapping[str, Any], count: int) -> jax.Array:
+    if not native.available():
+        return plain_matmul(rows, leaves, count)
+    kernel = leaves.get("kernel_int4", leaves.get("kernel_int8"))
+    return native.matmul(rows, kernel, leaves["kernel_scale"], count)
+
+
+def plain_matmul(rows: jax.Array, leaves: Mapping[str, Any], count: int) -> jax.Array:
+    """Rows [M, in] as `count` limbs, one being W8A8, by leaves without groups; float32 [M, out]."""
+    kernel = integers(leaves)
+    scale = leaves["kernel_scale"].astype(jnp.float32)
     if count == 1:
         ints, row_scale = quantize(rows, -1)
         return int8_dot(ints, kernel).astype(jnp.float32) * scale * row_scale
@@ -161,21 +174,17 @@ def plain_matmul(rows: jax.Array, kernel: jax.Array, scale: jax.Array, count: in
     return y * row_scale * scale
 
 
-def _w8a8(rows: jax.Array, kernel: jax.Array, scale: jax.Array) -> jax.Array:
-    matmul = native.int8_matmul if native.available() else plain_matmul
-    return matmul(rows, kernel, scale, 1)
-
-
 @jax.custom_jvp
-def _exact(rows: jax.Array, kernel: jax.Array, scale: jax.Array) -> jax.Array:
-    matmul = native.int8_matmul if native.available() else plain_matmul
-    return matmul(rows, kernel, scale, limb_count(rows.dtype))
+def _exact(rows: jax.Array, leaves: Mapping[str, Any]) -> jax.Array:
+    return _matmul(rows, leaves, limb_count(rows.dtype))
 
 
 @_exact.defjvp
 def _exact_jvp(primals, tangents):
     # Rounding has no slope of its own: the derivative is that of the product.
-    rows, kernel, scale = primals
-    weight = kernel.astype(jnp.float32) * scale[:, None]
+    rows, leaves = primals
+    kernel = integers(leaves).astype(jnp.float32)
+    scale = leaves["kernel_scale"].astype(jnp.float32).reshape(kernel.shape[0], -1, 1)
+    weight = (kernel.reshape(*scale.shape[:2], -1) * scale).reshape(kernel.shape)
     moved = jnp.einsum("mi,oi->mo", tangents[0].astype(jnp.float32), weight)
-    return _exact(rows, kernel, scale), moved
+    return _exact(rows, leaves), moved

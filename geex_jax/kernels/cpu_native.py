@@ -28,7 +28,9 @@ from geex_jax.errors import GeexError
 
 SOURCES = pathlib.Path(__file__).parent / "native"
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=off", "-fPIC", "-shared", "-w")
-TARGETS = ("geex_int8_matmul", "geex_float_matmul", "geex_decode_attention")
+TARGETS = (
+    "geex_int8_matmul", "geex_int4_matmul", "geex_float_matmul", "geex_decode_attention",
+)  # fmt: skip
 
 
 def build(compiler: str | None = None) -> pathlib.Path:
@@ -80,16 +82,19 @@ def _check(target: pathlib.Path) -> None:
 
     if not _load(target):
         raise GeexError("the C++ kernels do not load", "was another Python's jaxlib used?")
-    plain = jax.jit(cpu.plain_matmul, static_argnums=3)  # divides through reciprocals
+    plain = jax.jit(cpu.plain_matmul, static_argnums=2)  # divides through reciprocals
     random = np.random.default_rng(0)
     for rows, width, outputs in ((1, 64, 16), (3, 130, 21), (14, 1100, 37), (33, 70, 150)):
         x = jnp.asarray(random.standard_normal((rows, width)), jnp.float32)
-        kernel = jnp.asarray(random.integers(-128, 128, (outputs, width), np.int8))
         scale = jnp.asarray(random.random(outputs), jnp.float32)
-        for count in (1, 2, 3):
-            expected = plain(x, kernel, scale, count)
-            if not np.array_equal(int8_matmul(x, kernel, scale, count), expected):
-                raise wrong
+        int8 = random.integers(-128, 128, (outputs, width), np.int8)
+        int4 = random.integers(0, 256, (outputs, width // 2), np.uint8)
+        for name, kernel in (("kernel_int8", int8), ("kernel_int4", int4)):
+            for count in (1, 2, 3):
+                expected = plain(x, {name: kernel, "kernel_scale": scale}, count)
+                same = np.array_equal(matmul(x, jnp.asarray(kernel), scale, count), expected)
+                if not same:
+                    raise wrong
     if not cpu_native_floats.right():
         raise wrong
 
@@ -149,16 +154,19 @@ def target(name: str) -> str:
     return f"{name}_{files.fingerprint(str(library()))}"
 
 
-def int8_matmul(x: jax.Array, kernel: jax.Array, scale: jax.Array, limbs: int) -> jax.Array:
+def matmul(x: jax.Array, kernel: jax.Array, scale: jax.Array, limbs: int) -> jax.Array:
     """(x kernel^T) * scale, in float32 [M, out].
 
     Args:
       x: float [M, in]; each row is made of integers as `cpu.limbs` does, or with one limb (W8A8)
         as `int8_matmul.quantize`.
-      kernel: int8 [out, in].
-      scale: float32 [out].
+      kernel: int8 [out, in], or int4 packed in uint8 [out, in/2].
+      scale: float [out], or for int4 [out, groups] where each in/groups columns, a multiple of
+        four, have one.
       limbs: int8 digits of a number, 1 to 3.
     """
     shape = jax.ShapeDtypeStruct((x.shape[0], kernel.shape[0]), jnp.float32)
-    call: Any = jax.ffi.ffi_call(target("geex_int8_matmul"), shape, vmap_method="sequential")
+    name = "geex_int8_matmul" if kernel.dtype == jnp.int8 else "geex_int4_matmul"
+    call: Any = jax.ffi.ffi_call(target(name), shape, vmap_method="sequential")
+    scale = scale.astype(jnp.float32).reshape(kernel.shape[0], -1)
     return call(x.astype(jnp.float32), kernel, scale, limbs=np.int64(limbs))

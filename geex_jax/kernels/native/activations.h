@@ -35,7 +35,8 @@ inline float Peak(const float* x, int64_t k) {
   return result;
 }
 
-// XLA divides by a constant through its reciprocal, and takes numbers below FLT_MIN for 0.
+// XLA divides by a constant through its reciprocal, as it does by a row's one number below, and
+// takes numbers below FLT_MIN for 0.
 inline float ScaleOf(float peak, int64_t limbs) {
   const float scale = peak * (1.0f / static_cast<float>(Largest(limbs)));
   if (!(scale < FLT_MIN)) return scale;
@@ -55,8 +56,7 @@ float Quantize(const float* __restrict x, int64_t k, int64_t stride, int64_t lim
   for (int64_t c = 0; c < k; c += kSome) {
     const int64_t some = std::min(kSome, k - c);
     for (int64_t i = 0; i < some; ++i) {
-      float v = limbs == 1 ? x[c + i] / scale : x[c + i] * inverse;
-      v = std::rint(v);  // half to even
+      float v = std::rint(x[c + i] * inverse);  // half to even
       v = v == v ? v : 0.0f;
       v = v > largest ? largest : v;
       v = v < -largest ? -largest : v;

@@ -9,9 +9,7 @@
 #ifdef GEEX_TILES
 
 #include <algorithm>
-
-// Sums stay in registers only if their loops are unrolled before all else.
-#define GEEX_UNROLL _Pragma("GCC unroll 8")
+#include <type_traits>
 
 namespace geex {
 
@@ -46,42 +44,46 @@ inline void Transpose(__m512i v[16]) {
   }
 }
 
-// Weight rows of int8 [n, k] at `weights`, columns [0, columns) of them, into the panel
-// [columns / 4][vectors][16][4]. Rows and columns that are not there are zeros.
-inline void Pack(const int8_t* weights, int64_t n, int64_t k, int64_t columns, int64_t vectors,
-                 int8_t* panel) {
-  const __m512i up = _mm512_set1_epi8(static_cast<char>(0x80));
+// Columns [from, from + columns) of weight rows [n][row_bytes] into the panel
+// [columns / 4][vectors][16][4]. Rows that are not there are anything, as columns are that only
+// fill up the last four: activations are zeros there.
+template <int kBits>
+void Pack(const uint8_t* weights, int64_t n, int64_t row_bytes, int64_t from, int64_t columns,
+          int64_t vectors, int8_t* panel) {
   for (int64_t v = 0; v < vectors; ++v) {
     const int64_t rows = std::min<int64_t>(16, n - 16 * v);
     for (int64_t c = 0; c < columns; c += 64) {
       const int64_t some = std::min<int64_t>(64, columns - c);
-      const __mmask64 mask = some == 64 ? ~0ull : (1ull << some) - 1;
       __m512i t[16];
       for (int64_t r = 0; r < 16; ++r) {
-        const int8_t* from = weights + (16 * v + r) * k + c;
-        t[r] = r < rows ? _mm512_maskz_loadu_epi8(mask, from) : _mm512_setzero_si512();
+        const uint8_t* row = weights + (16 * v + r) * row_bytes;
+        t[r] = r < rows ? LoadMoved<kBits>(row, from + c, some) : _mm512_setzero_si512();
         // Rows are short for the hardware's prefetcher: the same columns of the next vector.
-        _mm_prefetch(reinterpret_cast<const char*>(from + 16 * k), _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(row + 16 * row_bytes + (from + c) * kBits / 8),
+                     _MM_HINT_T0);
       }
       Transpose(t);
       int8_t* to = panel + (c / 4 * vectors + v) * 64;
       for (int64_t i = 0; i < (some + 3) / 4; ++i)
-        _mm512_storeu_si512(to + i * vectors * 64, _mm512_xor_si512(t[i], up));
+        _mm512_storeu_si512(to + i * vectors * 64, t[i]);
     }
   }
 }
 
 #else
 
-inline void Pack(const int8_t* weights, int64_t n, int64_t k, int64_t columns, int64_t vectors,
-                 Lanes::Element* panel) {
+template <int kBits>
+void Pack(const uint8_t* weights, int64_t n, int64_t row_bytes, int64_t from, int64_t columns,
+          int64_t vectors, Lanes::Element* panel) {
   constexpr int64_t L = Lanes::kLanes, P = Lanes::kPer;
   for (int64_t j = 0; j < vectors * L; ++j) {
     Lanes::Element* to = panel + j * P;
+    const uint8_t* row = weights + j * row_bytes;
     for (int64_t c = 0; c < columns; c += P, to += vectors * L * P)
       for (int64_t p = 0; p < P; ++p) {
-        const int w = j < n && c + p < columns ? weights[j * k + c + p] : 0;
-        to[p] = static_cast<Lanes::Element>(w + Lanes::kMoved);
+        int32_t w = 0;
+        if (j < n && c + p < columns) w = WeightAt<kBits>(row, from + c + p);
+        to[p] = static_cast<Lanes::Element>(w + Moved<kBits>());
       }
   }
 }
@@ -120,37 +122,58 @@ void RowsByOutputs(const Lanes::Element* x, int64_t x_stride, const Lanes::Eleme
     for (int v = 0; v < V; ++v) Lanes::Store(sums + r * sum_stride + v * L, acc[r][v]);
 }
 
-using TileFunction = void (*)(const Lanes::Element*, int64_t, const Lanes::Element*, int64_t, bool,
-                              const int32_t*, int32_t*, int64_t);
-
-template <int V>
-TileFunction TileOf(int64_t rows) {
-  static_assert(Lanes::kRows == 6, "one for each number of rows");
-  constexpr TileFunction all[] = {RowsByOutputs<1, V>, RowsByOutputs<2, V>, RowsByOutputs<3, V>,
-                                  RowsByOutputs<4, V>, RowsByOutputs<5, V>, RowsByOutputs<6, V>};
-  return all[rows - 1];
+// The same by groups of `steps` * kPer columns: sums[r][...] = (add: what is there +) the sum over
+// groups of scales[group][...] * (starts[r][group] + dots).
+template <int R, int V>
+void RowsByGroups(const Lanes::Element* x, int64_t x_stride, const Lanes::Element* panel,
+                  int64_t groups, int64_t steps, const float* scales, bool add,
+                  const int32_t* starts, int64_t start_stride, float* sums, int64_t sum_stride) {
+  constexpr int64_t L = Lanes::kLanes, P = Lanes::kPer;
+  int32_t dots[R * V * L], start[R];
+  for (int64_t g = 0; g < groups; ++g) {
+    for (int r = 0; r < R; ++r) start[r] = starts[r * start_stride + g];
+    RowsByOutputs<R, V>(x + g * steps * P, x_stride, panel + g * steps * V * L * P, steps, false,
+                        start, dots, V * L);
+    for (int r = 0; r < R; ++r)
+      for (int v = 0; v < V; ++v)
+        Lanes::AddScaled(Lanes::Load(dots + (r * V + v) * L), scales + (g * V + v) * L, add || g,
+                         sums + r * sum_stride + v * L);
+  }
 }
 
-inline TileFunction TileOf(int64_t rows, int64_t vectors) {
-#ifdef GEEX_VNNI
-  if (vectors == 3) return TileOf<3>(rows);
-  if (vectors == 4) return TileOf<4>(rows);
-#endif
-  return vectors == 1 ? TileOf<1>(rows) : TileOf<2>(rows);
+// Calls call(rows, vectors), both compile-time constants, for the numbers given.
+template <int V, typename Call>
+void WithRows(int64_t rows, const Call& call) {
+  static_assert(Lanes::kRows == 6, "a case for each number of rows");
+  switch (rows) {
+#define GEEX_CASE(R)                                                               \
+  case R:                                                                          \
+    call(std::integral_constant<int, R>{}, std::integral_constant<int, V>{});      \
+    break;
+    GEEX_CASE(1)
+    GEEX_CASE(2)
+    GEEX_CASE(3)
+    GEEX_CASE(4)
+    GEEX_CASE(5)
+    GEEX_CASE(6)
+#undef GEEX_CASE
+  }
 }
 
-// Rows [count][x_stride] by the panel; see RowsByOutputs. Tiles are of about the same height: low
-// ones have too few sums to hide the latency of a multiplication.
-inline void PanelDots(const Lanes::Element* x, int64_t count, int64_t x_stride,
-                      const Lanes::Element* panel, int64_t vectors, int64_t steps, bool add,
-                      const int32_t* starts, int32_t* sums, int64_t sum_stride) {
+// Calls call(first row, rows, vectors) for tiles of `count` rows. They are of about the same
+// height: low ones have too few sums to hide the latency of a multiplication.
+template <typename Call>
+void ForTiles(int64_t count, int64_t vectors, const Call& call) {
+  int64_t first = 0;
   for (int64_t tiles = (count + Lanes::kRows - 1) / Lanes::kRows; tiles; --tiles) {
-    const int64_t rows = (count + tiles - 1) / tiles;
-    TileOf(rows, vectors)(x, x_stride, panel, steps, add, starts, sums, sum_stride);
-    x += rows * x_stride;
-    starts += rows;
-    sums += rows * sum_stride;
-    count -= rows;
+    const int64_t rows = (count - first + tiles - 1) / tiles;
+    auto tile = [&](auto r, auto v) { call(first, r, v); };
+#ifdef GEEX_VNNI
+    if (vectors == 4) WithRows<4>(rows, tile);
+#endif
+    if (vectors == 2) WithRows<2>(rows, tile);
+    if (vectors == 1) WithRows<1>(rows, tile);
+    first += rows;
   }
 }
 
