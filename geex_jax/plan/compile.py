@@ -78,11 +78,13 @@ class Look:
       gradients: numbers of elements of sharded parameters, whose gradients should be scattered.
       copies: numbers of elements of arrays that loops should not copy (a cache, weights).
       skip_types: types in which such an array may be copied.
+      lightest: of the branches of a conditional only the lightest counts, see `hlo.Module`.
     """
 
     gradients: frozenset[int] = frozenset()
     copies: frozenset[int] = frozenset()
     skip_types: tuple[str, ...] = ()
+    lightest: bool = False
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
@@ -166,8 +168,8 @@ def compile_lowered(
 def _key(text: str, topology: Topology, options: dict, versions: dict, look: Look) -> str:
     # A changed parser makes other summaries of the same program.
     code = [pathlib.Path(str(m.__file__)).read_bytes() for m in (hlo, collectives, traffic)]
-    asked = json.dumps([options, versions, topology.label, sorted(look.gradients),
-                        sorted(look.copies), look.skip_types], sort_keys=True)  # fmt: skip
+    looks = [sorted(look.gradients), sorted(look.copies), look.skip_types, look.lightest]
+    asked = json.dumps([options, versions, topology.label, *looks], sort_keys=True)
     return files.fingerprint(text, asked, *code)
 
 
@@ -234,10 +236,15 @@ def _summarize(compiled: Any, summary: Summary, slice_of: Sequence[int], look: L
         ("host", "host_temp_size_in_bytes"), ("host_argument", "host_argument_size_in_bytes"),
     ):  # fmt: skip
         summary.memory[name] = float(getattr(stats, field, 0) or 0)
-    module = hlo.Module(compiled.as_text())
+    text = compiled.as_text()
+    module = hlo.Module(text, look.lightest)
     found = collectives.find(module, slice_of)
     summary.collectives = [dataclasses.asdict(c) for c in found]
-    summary.traffic = dataclasses.asdict(traffic.measure(module))
+    moved = traffic.measure(module)
+    if look.lightest:
+        dear = traffic.measure(hlo.Module(text)).loops - moved.loops
+        moved = dataclasses.replace(moved, dear=dear)
+    summary.traffic = dataclasses.asdict(moved)
     summary.unknown_loops = list(module.unknown_loops)
     whole = collectives.full_gradients(found, set(look.gradients))
     summary.full_gradients = sorted({c.shapes for c in whole})

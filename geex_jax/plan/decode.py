@@ -113,7 +113,7 @@ def plan_decode(
     options = {**(FAST if fast else {}), **(options or {})}
     shapes = Shapes.of(model, plan, mesh)
     slice_of = [0] * topology.devices
-    look = Look(copies=frozenset(shapes.watched()))
+    look = Look(copies=frozenset(shapes.watched()), lightest=True)
     found: dict[str, Summary] = {}
     counted = counting.Count()
     for name, traced in shapes.programs():
@@ -246,7 +246,8 @@ def _report(topology, shapes, mesh, counted, found, fast) -> dict[str, Any]:
         step = max(times.seconds[0], least)
         line = (
             f"floor of a step, weights + cache: {floor / 1e9:.3f} GB of HBM on a device, "
-            f"{least * 1e3:.2f} ms; as compiled it moves {moved / 1e9:.3f} GB, {ratio:.3f} x; "
+            f"{least * 1e3:.2f} ms; as compiled it moves {moved / 1e9:.3f} GB, {ratio:.3f} x "
+            f"(a greedy step; sampling moves up to {summary.traffic['dear'] / 1e9:.3f} GB more); "
             f"{step * 1e3:.2f} ms/token at least, {plan.batch / step:,.0f} tokens/s at most "
             f"({LABEL})"
         )

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{\s*$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (?=[a-z(])")
@@ -171,12 +171,18 @@ def _instruction(line: str, head: re.Match) -> Instruction | None:
 class Module:
     """A parsed program.
 
+    Args:
+      text: as the compiler prints it.
+      lightest: of the branches of a conditional only the one that makes the fewest bytes counts:
+        what a program does that is asked for nothing dear.
+
     Attributes:
       computations: by name. entry: the one that runs.
       unknown_loops: names of while loops whose number of rounds the text does not tell.
     """
 
-    def __init__(self, text: str):
+    def __init__(self, text: str, lightest: bool = False):
+        self.lightest = lightest
         self.computations: dict[str, Computation] = {}
         self.unknown_loops: list[str] = []
         current: Computation | None = None
@@ -194,8 +200,8 @@ class Module:
     def runs(self) -> dict[str, float]:
         """How often each computation runs in one call of the program, those in fusions included.
 
-        A branch of a conditional counts as if it were always taken. A loop of unknown length
-        counts once and is listed in `unknown_loops`.
+        A branch of a conditional counts as if it were always taken, or see `lightest`. A loop of
+        unknown length counts once and is listed in `unknown_loops`.
         """
         counts: dict[str, float] = {}
         if self.entry is None:
@@ -210,12 +216,26 @@ class Module:
                     if known is None and instruction.name not in self.unknown_loops:
                         self.unknown_loops.append(instruction.name)
                     rounds = 1.0 if known is None else float(known)
-                for role, called in instruction.calls:
+                for role, called in self._taken(instruction):
                     if called in self.computations and role != "condition":
                         visit(called, times * rounds)
 
         visit(self.entry.name, 1.0)
         return counts
+
+    def _taken(self, instruction: Instruction) -> Sequence[tuple[str, str]]:
+        if not (self.lightest and instruction.opcode == "conditional"):
+            return instruction.calls
+        known = [call for call in instruction.calls if call[1] in self.computations]
+        return sorted(known, key=lambda call: self._made(call[1]))[:1]
+
+    def _made(self, name: str) -> float:
+        # Bytes of all results in a computation and in what it calls.
+        total = 0.0
+        for instruction in self.computations[name].instructions:
+            total += instruction.bytes
+            total += sum(self._made(c) for _, c in instruction.calls if c in self.computations)
+        return total
 
     def trip_count(self, computation: Computation, loop: Instruction) -> int | None:
         """Rounds of a while loop that counts up to a constant; None if it does not."""

@@ -37,6 +37,7 @@ class Traffic:
       host: bytes moved between HBM and the host's memory.
       cycles: the compiler's estimate; Pallas kernels and collectives have none.
       kernels: how often a Pallas kernel runs, of which cycles know nothing.
+      dear: bytes moved inside loops by branches that are not counted, see `hlo.Module`.
     """
 
     hbm: float
@@ -44,6 +45,7 @@ class Traffic:
     host: float
     cycles: float
     kernels: float
+    dear: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

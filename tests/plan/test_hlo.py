@@ -176,6 +176,35 @@ ENTRY %main.1 (c.1: bf16[40,2,2048,5120], q.1: bf16[2,5120], i.1: s32[]) -> bf16
     assert silent.hbm == pytest.approx(2 * 40 * 2 * 2048 * 5120, rel=1e-4)
 
 
+def test_of_a_conditional_all_branches_count_or_the_lightest():
+    text = """HloModule step, is_scheduled=true
+
+%dear.1 (x.1: f32[32,512]) -> f32[32,512] {
+  %x.1 = f32[32,512]{1,0} parameter(0)
+  %y.1 = f32[32,512]{1,0} negate(%x.1)
+  ROOT %z.1 = f32[32,512]{1,0} sort(%y.1), dimensions={1}
+}
+
+%cheap.1 (x.2: f32[32,512]) -> f32[32,512] {
+  %x.2 = f32[32,512]{1,0} parameter(0)
+  ROOT %y.2 = f32[32,512]{1,0} negate(%x.2)
+}
+
+ENTRY %main.1 (p.1: pred[], x.3: f32[32,512]) -> f32[32,512] {
+  %p.1 = pred[] parameter(0)
+  %x.3 = f32[32,512]{1,0} parameter(1)
+  ROOT %c.1 = f32[32,512]{1,0} conditional(%p.1, %x.3, %x.3), BRANCHES
+}
+"""
+    for branches in (
+        "true_computation=%dear.1, false_computation=%cheap.1",
+        "branch_computations={%cheap.1, %dear.1}",
+    ):
+        given, each = text.replace("BRANCHES", branches), 2 * 4 * 32 * 512
+        assert traffic.measure(hlo.Module(given)).hbm == 3 * each
+        assert traffic.measure(hlo.Module(given, lightest=True)).hbm == each
+
+
 def test_copies_of_whole_arrays_in_loops_are_found():
     text = SCAN.replace(
         "  %next.1 =", "  %copy.77 = bf16[39,20,5120]{1,2,0:T(8,128)(2,1)} copy(%w.1)\n  %next.1 ="
