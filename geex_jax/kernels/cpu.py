@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 
 from geex_jax.kernels import cpu_native as native
-from geex_jax.kernels import cpu_native_floats as floats
 from geex_jax.kernels.attention import platform
 from geex_jax.kernels.int8_matmul import quantize
 from geex_jax.kernels.packing import integers
@@ -63,15 +62,12 @@ def limbs(x: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
 def int8_dot(rows: jax.Array, kernel: jax.Array) -> jax.Array:
     """int8 rows [M, in] by an int8 kernel [out, in], exactly, in int32 [M, out].
 
-    Rows are padded to a multiple of four, so that there are never fewer than two. XLA:CPU packs a
-    product's second operand anew in each call: of few rows that has to be the rows. The barrier
-    keeps it from turning the product round to save the transpose.
+    Rows are padded to a multiple of four, so that there are never fewer than two.
     """
     count = rows.shape[0]
     rows = jnp.pad(rows, ((0, -count % 4), (0, 0)))
     if count <= FEW_ROWS:
-        sums = jnp.einsum("oi,mi->om", kernel, rows, preferred_element_type=jnp.int32)
-        sums = jax.lax.optimization_barrier(sums).T
+        sums = _kernel_first(kernel, rows, jnp.int32)
     else:
         sums = jnp.einsum("mi,oi->mo", rows, kernel, preferred_element_type=jnp.int32)
     return sums[:count]
@@ -80,23 +76,30 @@ def int8_dot(rows: jax.Array, kernel: jax.Array) -> jax.Array:
 def float_dot(x: jax.Array, kernel: jax.Array, result: Any = None) -> jax.Array:
     """x [..., in] by an out-major kernel [out, in] of the same type; `result` is the sums' type.
 
-    On a CPU a single row of a 16-bit type is padded to two, and several rows of float32 are the
-    C++ kernel's, where that is built.
+    On a CPU a single row of a 16-bit type is padded to two, and a few rows of float32 are the
+    product's second operand, as in `int8_dot`.
     """
-    if platform() == "cpu" and _several(x, kernel) and native.available():
-        y = floats.float_matmul(x.reshape(-1, x.shape[-1]), kernel)
-        return y.reshape(*x.shape[:-1], -1)
-    single = x.size == x.shape[-1] and x.dtype.itemsize == 2 and platform() == "cpu"
-    if not single:
+    if platform() != "cpu":
         return jnp.einsum("...i,oi->...o", x, kernel, preferred_element_type=result)
-    rows = jnp.pad(x.reshape(1, -1), ((0, 1), (0, 0)))
-    y = jnp.einsum("mi,oi->mo", rows, kernel, preferred_element_type=result)[:1]
+    count = x.size // max(x.shape[-1], 1)
+    if x.dtype == jnp.float32 and 1 < count <= FEW_ROWS:
+        y = _kernel_first(kernel, x.reshape(count, -1), result)
+    elif x.dtype.itemsize == 2 and count == 1:
+        rows = jnp.pad(x.reshape(1, -1), ((0, 1), (0, 0)))
+        y = jnp.einsum("mi,oi->mo", rows, kernel, preferred_element_type=result)[:1]
+    else:
+        return jnp.einsum("...i,oi->...o", x, kernel, preferred_element_type=result)
     return y.reshape(*x.shape[:-1], -1)
 
 
-def _several(x: jax.Array, kernel: jax.Array) -> bool:
-    wide = x.dtype == kernel.dtype == jnp.float32
-    return wide and x.size > x.shape[-1] and kernel.ndim == 2
+def _kernel_first(kernel: jax.Array, rows: jax.Array, result: Any) -> jax.Array:
+    """rows [M, in] by a kernel [out, in], in [M, out].
+
+    XLA:CPU packs a product's second operand anew in each call: of few rows that has to be the
+    rows. The barrier keeps it from turning the product round to save the transpose.
+    """
+    sums = jnp.einsum("oi,mi->om", kernel, rows, preferred_element_type=result)
+    return jax.lax.optimization_barrier(sums).T
 
 
 def lookup(table: jax.Array, ids: jax.Array) -> jax.Array:

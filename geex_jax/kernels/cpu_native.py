@@ -28,9 +28,7 @@ from geex_jax.errors import GeexError
 
 SOURCES = pathlib.Path(__file__).parent / "native"
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=off", "-fPIC", "-shared", "-w")
-TARGETS = (
-    "geex_int8_matmul", "geex_int4_matmul", "geex_float_matmul", "geex_decode_attention",
-)  # fmt: skip
+TARGETS = ("geex_int8_matmul", "geex_int4_matmul", "geex_decode_attention")
 
 
 def build(compiler: str | None = None) -> pathlib.Path:
@@ -76,7 +74,7 @@ def build(compiler: str | None = None) -> pathlib.Path:
 
 def _check(target: pathlib.Path) -> None:
     # Against the plain way, with rows for every size of tile and columns for every tail.
-    from geex_jax.kernels import cpu, cpu_native_floats
+    from geex_jax.kernels import cpu, cpu_native_attention
 
     wrong = GeexError("the C++ kernels compute something else", "try another compiler (--compiler)")
 
@@ -95,7 +93,7 @@ def _check(target: pathlib.Path) -> None:
                 same = np.array_equal(matmul(x, jnp.asarray(kernel), scale, count), expected)
                 if not same:
                     raise wrong
-    if not cpu_native_floats.right():
+    if not cpu_native_attention.right():
         raise wrong
 
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from geex_jax.kernels import cpu_native_floats as floats
+from geex_jax.kernels import cpu_native_attention as native
 from geex_jax.kernels import decode_pallas, plain
 from geex_jax.kernels.attention import mesh_cut, platform
 
@@ -94,8 +94,8 @@ def _run(
         return decode_pallas.decode_attention(
             query, key, value, block[0], slots, *scales, window=window, row=block[1], reach=reach
         )
-    if where == "cpu" and floats.takes_attention(query, key, scales):
-        return floats.decode_attention(query, key, value, block, slots, *scales, window=window)
+    if where == "cpu" and native.takes(query, key, scales):
+        return native.decode_attention(query, key, value, block, slots, *scales, window=window)
     few = query.shape[1] * query.shape[2] <= {"tpu": FEW, "cpu": FEW_ON_CPU}.get(where, 0)
     run = block_diagonal if few else reference  # on a CPU that turns the whole cache by heads
     key, value, *scales = (_part(c, block, query.shape[0], reach) for c in (key, value, *scales))

@@ -1,12 +1,12 @@
-"""The C++ kernels for floats are the plain ways but for the order of sums."""
+"""Attention in C++ is the plain way but for the order of sums."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from geex_jax.kernels import cpu_native_floats as native
-from geex_jax.kernels import float_dot, quantize
+from geex_jax.kernels import cpu_native_attention as native
+from geex_jax.kernels import quantize
 from geex_jax.kernels.decode_attention import decode_attention, reference
 
 RANDOM = np.random.default_rng(0)
@@ -15,30 +15,6 @@ pytestmark = pytest.mark.usefixtures("library")
 
 def draw(*shape):
     return jnp.asarray(RANDOM.standard_normal(shape), jnp.float32)
-
-
-# One tile and all its remainders, odd columns, blocks of rows, several parts.
-@pytest.mark.parametrize(
-    "shape", [(2, 16, 4), (3, 7, 5), (6, 33, 21), (11, 768, 130), (100, 65, 9), (203, 130, 70)]
-)
-def test_rows_by_weights(shape):
-    rows, width, outputs = shape
-    x, kernel = draw(rows, width), draw(outputs, width)
-    np.testing.assert_allclose(jax.jit(native.float_matmul)(x, kernel), x @ kernel.T, atol=2e-4)
-
-
-def test_the_way_of_a_model_takes_it_and_has_a_slope():
-    x, kernel = draw(2, 3, 40), draw(30, 40)
-    run = jax.jit(lambda x, kernel: jnp.sum(float_dot(x, kernel) ** 2))
-    assert "geex_float_matmul" in run.lower(x, kernel).as_text()
-    got = jax.grad(run, (0, 1))(x, kernel)
-    want = jax.grad(lambda x, kernel: jnp.sum((x @ kernel.T) ** 2), (0, 1))(x, kernel)
-    for a, b in zip(got, want, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
-    # One row is XLA's, and so are other types.
-    for x in (draw(1, 40), draw(3, 40).astype(jnp.bfloat16)):
-        text = jax.jit(float_dot).lower(x, kernel.astype(x.dtype)).as_text()
-        assert "geex_float_matmul" not in text
 
 
 @pytest.mark.parametrize("kind", ["float32", "int8"])
