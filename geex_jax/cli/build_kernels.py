@@ -1,4 +1,4 @@
-"""`geex build-kernels`: the optional C++ kernels for decoding int8 models on this CPU."""
+"""`geex build-kernels`: the optional C++ kernels for int8 and int4 models on this CPU."""
 
 from __future__ import annotations
 
@@ -18,4 +18,4 @@ def run(args: argparse.Namespace) -> None:
 
     path = cpu_native.build(args.compiler)
     print(f"built for this CPU and in use from now on: {path}")
-    print("GEEX_KERNELS=off goes without them; W8A8 results are the same to the bit")
+    print("GEEX_KERNELS=off goes without them; the results are the same")

@@ -3,7 +3,8 @@
 `build` compiles `native/*.cc` into the cache folder (`files.cache_folder`), under a name that holds
 the sources, the flags, the CPU's features and jaxlib's version: what another machine or an older
 release built is never loaded. Where nothing is built, or GEEX_KERNELS is "off", the plain way of
-`kernels.cpu` runs; W8A8 results are the same to the bit.
+`kernels.cpu` runs, whose matmuls have the same results to the bit. Sums of int4 groups, which
+`quantized.reference` computes there, are the same but for rounding.
 """
 
 from __future__ import annotations

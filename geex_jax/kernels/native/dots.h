@@ -60,7 +60,7 @@ inline void Step(const Few& f, int64_t r0, int64_t n0, int64_t from, int64_t to,
       const uint8_t* row = weights + n * f.row_bytes;
       w[n] = LoadMoved<kBits>(row, i, some);
       // Rows are short for the hardware's prefetcher, which begins anew with every page.
-      _mm_prefetch(reinterpret_cast<const char*>(row + 4 * f.row_bytes + i * kBits / 8),
+      _mm_prefetch(reinterpret_cast<const char*>(row + 32 / kBits * f.row_bytes + i * kBits / 8),
                    _MM_HINT_T0);
     }
     GEEX_UNROLL

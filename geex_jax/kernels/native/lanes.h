@@ -1,15 +1,16 @@
 // What the tiles of `tiles.h` are made of on this CPU: vectors of int32 sums, one output a lane.
 //
-// A step multiplies kPer bytes of each output's weights with the same kPer of one activation row,
+// A step multiplies kPer numbers of each output's weights with the same kPer of one activation row,
 // 32 bits a lane. VNNI takes four int8 products in one instruction, unsigned by signed: weights are
-// moved up by 128 (int4: by 8), and 128 * sum(row) is taken off again. AVX2 takes two int16 products; its own
-// int8 instruction saturates.
+// moved up by 128 (int4: by 8), and 128 * sum(row) is taken off again. AVX2 takes two int16
+// products; its own int8 instruction saturates.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VNNI__)
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && \
+    defined(__AVX512VL__) && defined(__AVX512VNNI__)
 #define GEEX_VNNI 1
 #define GEEX_TILES 1
 #elif defined(__AVX2__)
@@ -17,7 +18,11 @@
 #endif
 
 // Sums stay in registers only if their loops are unrolled before all else.
+#ifdef __clang__
+#define GEEX_UNROLL _Pragma("unroll")
+#else
 #define GEEX_UNROLL _Pragma("GCC unroll 8")
+#endif
 
 #ifdef GEEX_TILES
 #include <immintrin.h>

@@ -24,6 +24,9 @@ constexpr int64_t kFew = 8;  // rows of limbs up to which weights are not laid o
 constexpr int64_t kFew = 2;
 #endif
 
+// The same where sums by group have to be scaled lane by lane.
+constexpr int64_t kFewByGroups = std::min<int64_t>(kFew, 3);
+
 struct Work {
   const float* x;
   int64_t limbs, m, k, n, groups, group;
@@ -207,7 +210,8 @@ void ManyRows(ffi::ThreadPool& pool, const Work& work) {
 template <int kBits, typename Sum>
 void Multiply(ffi::ThreadPool& pool, const Work& work) {
 #ifdef GEEX_TILES
-  if (work.limbs * work.m > kFew) return ManyRows<kBits, Sum>(pool, work);
+  if (work.limbs * work.m > (work.groups > 1 ? kFewByGroups : kFew))
+    return ManyRows<kBits, Sum>(pool, work);
 #endif
   FewRows<kBits, Sum>(pool, work);
 }
@@ -218,7 +222,8 @@ ffi::Error Matmul(ffi::ThreadPool pool, ffi::Buffer<ffi::F32>& x, ffi::Buffer<kT
   const auto r = x.dimensions(), w = weights.dimensions(), s = scale.dimensions();
   if (r.size() != 2 || w.size() != 2 || s.size() != 2 || r[1] * kBits != w[1] * 8 || s[1] < 1 ||
       s[0] != w[0] || r[1] % s[1] || limbs < 1 || limbs > kMostLimbs ||
-      (s[1] > 1 && (kBits == 8 || r[1] / s[1] % 4)) || static_cast<int64_t>(y->element_count()) != r[0] * w[0])
+      (s[1] > 1 && (kBits == 8 || r[1] / s[1] % 4)) ||
+      static_cast<int64_t>(y->element_count()) != r[0] * w[0])
     return ffi::Error::InvalidArgument("quantized_matmul: shapes do not fit");
   const int64_t m = r[0], k = r[1], n = w[0], groups = s[1];
   if (!m || !n) return ffi::Error::Success();
@@ -235,7 +240,7 @@ ffi::Error Matmul(ffi::ThreadPool pool, ffi::Buffer<ffi::F32>& x, ffi::Buffer<kT
     return ffi::Error::Success();
   }
   if constexpr (kBits == 4) {
-    if (Moved<kBits>() && limbs * m <= kFew)
+    if (Moved<kBits>() && limbs * m <= kFewByGroups)
       work.lane_starts = std::make_unique<int32_t[]>(limbs * m * groups * 16);
     Multiply<kBits, float>(pool, work);
   }
