@@ -107,3 +107,16 @@ def test_lookup_and_dot_of_16_bits():
     got = float_dot(x, table, jnp.float32)
     assert got.shape == (1, 50)
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 40])
+def test_few_rows_of_floats_are_the_second_operand(rows):
+    kernel, x = (jnp.asarray(RANDOM.standard_normal((n, 24)), jnp.float32) for n in (10, rows))
+    run = jax.jit(float_dot)
+    np.testing.assert_allclose(run(x, kernel), x @ kernel.T, atol=1e-5)
+    loss = jax.grad(lambda x, kernel: jnp.sum(run(x, kernel) ** 2), (0, 1))
+    want = jax.grad(lambda x, kernel: jnp.sum((x @ kernel.T) ** 2), (0, 1))
+    for a, b in zip(loss(x, kernel), want(x, kernel), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
+    turned = f"f32[10,{rows}]" in run.lower(x, kernel).compile().as_text()
+    assert turned == (1 < rows <= cpu.FEW_ROWS)
