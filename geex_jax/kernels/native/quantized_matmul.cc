@@ -51,7 +51,8 @@ void Starts(const Work& work, int64_t l, int64_t i, const Digit* row) {
     work.starts[first + g] = -Moved<kBits>() * sum;
     if (!work.lane_starts) continue;
     int32_t* lanes = work.lane_starts.get() + (first + g) * 16;
-    for (int64_t j = 0; j < work.group; ++j) lanes[j / 4 % 16] -= Moved<kBits>() * from[j];
+    for (int64_t j = 0; j < work.group; j += 4)  // groups are multiples of four
+      lanes[j / 4 % 16] -= Moved<kBits>() * (from[j] + from[j + 1] + from[j + 2] + from[j + 3]);
   }
 }
 
