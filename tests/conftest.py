@@ -5,12 +5,12 @@ import os
 import pathlib
 import sys
 
+from tests import xla
+
 # Eight simulated devices, set before jax is imported anywhere; each test says how many it uses.
+# Flags that are given come last and win.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-    )
+os.environ["XLA_FLAGS"] = f"{xla.flags(8)} {os.environ.get('XLA_FLAGS', '')}".strip()
 
 REPO = pathlib.Path(__file__).parent.parent
 # Compiling takes most of the tests' time: the workers, the processes that they start and the next
@@ -18,6 +18,7 @@ REPO = pathlib.Path(__file__).parent.parent
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPO / ".pytest_cache" / "d" / "xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+os.environ.setdefault(xla.QUICK, "1")
 
 import pytest
 
@@ -31,6 +32,22 @@ def shared() -> pathlib.Path:
     if not (SHARED / "fixtures").is_dir():
         pytest.skip(f"no reference fixtures at {SHARED} (set GEEX_SHARED)")
     return SHARED
+
+
+@pytest.fixture(scope="module", autouse=True)
+def optimized(request):
+    """Compiles a module as a user's process does, if its `pytestmark` is `optimized`."""
+    if request.node.get_closest_marker("optimized") is None:
+        yield
+        return
+    import jax
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(xla.QUICK, "0")  # for the processes that it starts
+        jax.config.update("jax_disable_most_optimizations", False)
+        jax.clear_caches()
+        yield
+        jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,7 +11,6 @@ import sys
 import threading
 
 import httpx
-import jax
 import pytest
 
 from geex_jax import checkpoints
@@ -26,14 +25,6 @@ from tests.serving.tiny import CONFIG, write_model
 REPO = pathlib.Path(__file__).parents[2]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """As in the server below: these programs compile for longer than they run."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("serve") / "tiny")
@@ -42,7 +33,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(folder, tmp_path_factory):
     """(process, client)."""
-    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    quick = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": xla.flags()}
     cache = {"GEEX_CACHE": str(tmp_path_factory.mktemp("cache"))}
     command = [sys.executable, "-m", "geex_jax", "serve", "--checkpoint", f"small={folder}",
                "--port", "0", "--slots", "4", "--max-waiting", "200",
