@@ -20,7 +20,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 os.environ.setdefault(xla.QUICK, "1")
 
-import pytest
+import pytest  # noqa: E402
 
 MANY_MAPS = 16_000
 SHARED = pathlib.Path(os.environ.get("GEEX_SHARED", REPO.parent / "shared"))

@@ -20,6 +20,7 @@ from geex_jax.errors import GeexError
 from geex_jax.inference import generate
 from geex_jax.quantize import quantization_of
 from geex_jax.serving.loading import Wanted, describe, forms
+from tests import xla
 from tests.serving.tiny import CONFIG, write_model
 
 REPO = pathlib.Path(__file__).parents[2]
