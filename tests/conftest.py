@@ -25,6 +25,29 @@ import pytest  # noqa: E402
 MANY_MAPS = 16_000
 SHARED = pathlib.Path(os.environ.get("GEEX_SHARED", REPO.parent / "shared"))
 
+# The slowest files, which begin first: else one is all that still runs at the end, on one core.
+FIRST = (
+    "benchmark/test_chaos_bench.py",
+    "training/test_processes.py",
+    "benchmark/test_language_java.py",
+    "training/test_loop.py",
+    "test_quickstart.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Moves the slowest files to the front; the others keep their order."""
+    names = [str(REPO / "tests" / name) for name in FIRST]
+    items.sort(key=lambda x: names.index(str(x.path)) if str(x.path) in names else len(names))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Each worker goes on in one half, so a module's fixtures are made once; who ends, helps."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getvalue("dist") == "load" else None
+
 
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:

@@ -15,8 +15,6 @@ from geex_jax import cli
 from geex_jax.benchmark import compiled, peer_nanodo
 from geex_jax.benchmark import peer_step_bench as bench
 
-pytestmark = pytest.mark.optimized
-
 STAND_IN = pathlib.Path(__file__).parent / "nanodo_stand_in"
 SMALL = "--preset geex-3m --batch-size 1 --seq-len 16 --rounds 1"
 
