@@ -5,6 +5,8 @@ import os
 import pathlib
 import sys
 
+import pytest
+
 from tests import xla
 
 # Eight simulated devices, set before jax is imported anywhere; each test says how many it uses.
@@ -19,8 +21,6 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPO / ".pytest_cache" / 
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 os.environ.setdefault(xla.QUICK, "1")
-
-import pytest  # noqa: E402
 
 MANY_MAPS = 16_000
 SHARED = pathlib.Path(os.environ.get("GEEX_SHARED", REPO.parent / "shared"))

@@ -27,9 +27,9 @@ import numpy as np
 
 from geex_jax import files
 from geex_jax.errors import GeexError
-from geex_jax.inference import Engine, EngineConfig, Request, SamplingParams, Ticket
+from geex_jax.inference import Engine, EngineConfig, Request, SamplingParams, Ticket, prepare
 from geex_jax.models import Transformer, preset
-from geex_jax.quantize import quantize_params
+from geex_jax.quantize import Policy, formats_of, parse, quantize_params
 from geex_jax.tokenizers import Tokenizer
 from geex_jax.tokenizers.base import ByteTable
 
@@ -41,7 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint", metavar="DIR", help="a model folder instead of random weights")
     add("--dtype", default="float32", choices=("float32", "bfloat16"), help="of random weights")
     add("--bits", type=int, default=16, choices=(4, 8, 16),
-        help="of random weights; 16: not quantized (default %(default)s)")  # fmt: skip
+        help="quantizes float weights; 16: not (default %(default)s)")  # fmt: skip
+    add("--policy", metavar="P", help="of geex quantize, instead of --bits")
+    add("--activations", default="float", choices=("float", "int8"), help="default %(default)s")
+    add("--kv-cache", default="model", choices=("model", "int8"), help="default %(default)s")
     add("--requests", type=int, default=16, metavar="N", help="default %(default)s")
     add("--new-tokens", type=int, default=64, metavar="N",
         help="most of a request; the shortest draws half of them (default %(default)s)",
@@ -61,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         raise GeexError("a size below 1, or a session below 64", "give larger ones")
     bench = Bench(args)
     result: dict[str, Any] = {
-        "model": bench.name, "dtype": args.dtype, "bits": args.bits,
+        "model": bench.name, "dtype": bench.model.config.dtype, "form": bench.form,
         "device": str(jax.devices()[0]), "cores": len(os.sched_getaffinity(0)),
         "load_before": os.getloadavg(),
     }  # fmt: skip
@@ -113,22 +116,30 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace):
         self.args = args
+        policy, changes = _form(args)
+        self.tokenizer: Tokenizer
         if args.checkpoint:
             from geex_jax import checkpoints
 
-            loaded = checkpoints.load_model(args.checkpoint)
+            form = checkpoints.Form(policy, changes=changes)
+            form.check(args.checkpoint)
+            loaded = form.open(args.checkpoint)
             if loaded.tokenizer is None:
                 raise GeexError(f"{args.checkpoint} has no tokenizer", "save the model with one")
-            self.tokenizer: Tokenizer
             self.model, self.params, self.tokenizer = loaded.model, loaded.params, loaded.tokenizer
         else:
-            config = preset(args.preset, dtype=args.dtype, param_dtype=args.dtype)
+            config = preset(args.preset, dtype=args.dtype, param_dtype=args.dtype, **changes)
             self.model = Transformer(config)
             tokens = jnp.zeros((1, 1), jnp.int32)
             self.params = jax.jit(self.model.init)(jax.random.key(0), tokens)["params"]
-            if args.bits < 16:
-                self.params = quantize_params(self.params, args.bits)
+            if policy is not None:
+                self.params = quantize_params(self.params, policy, consume=True)
             self.tokenizer = Ids(config.vocab_size)
+        # Laid out here, once for all engines below.
+        self.model, self.params = prepare(self.model, self.params, consume=True)
+        stored = sorted({*formats_of(self.params).values()} - {"float"})
+        about = [f"{' and '.join(stored) or 'float'} weights"]
+        self.form = ", ".join([*about, *(f"{name} {value}" for name, value in changes.items())])
         self.name = self.model.config.name
         room = self.model.config.context_length
         longest = max(args.prompt + args.new_tokens, args.session + 64)
@@ -235,6 +246,18 @@ class Bench:
         }  # fmt: skip
 
 
+def _form(args: argparse.Namespace) -> tuple[Policy | None, dict[str, str]]:
+    """The policy, and what changes in the model's config."""
+    if args.policy is not None and args.bits < 16:
+        raise GeexError("--policy and --bits together", "give one of them")
+    policy = parse(args.policy or args.bits) if args.policy or args.bits < 16 else None
+    if args.activations == "int8" and policy is None and not args.checkpoint:
+        raise GeexError("int8 activations with float weights", "add --policy int8, say")
+    usual = {"activations": "float", "kv_cache": "model"}
+    changes = {name: getattr(args, name) for name in usual}
+    return policy, {name: value for name, value in changes.items() if value != usual[name]}
+
+
 def _greedy(count: int) -> SamplingParams:
     return SamplingParams(max_new_tokens=count, ignore_eos=True)
 
@@ -263,7 +286,7 @@ def report(result: dict[str, Any]) -> str:
     """The figures as text for people."""
     batch, edit = result["batching"], result["session"]
     lines = [
-        f"{result['model']}, {result['dtype']}, {result['bits']} bits, on {result['device']} "
+        f"{result['model']}, {result['dtype']}, {result['form']}, on {result['device']} "
         f"({result['cores']} cores, load {result['load_before'][0]:.1f} before)",
         f"{batch['requests']} requests of mixed lengths, {batch['tokens']} tokens: "
         f"{batch['single']:.1f} tokens/s one at a time, {batch['batched']:.1f} batched: "

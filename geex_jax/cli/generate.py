@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import Any
 
+from geex_jax.cli import forms
+
 EXAMPLE = (
     'geex generate --checkpoint small-int8 --language python --prompt "def add(a, b):"'
     " --max-new-tokens 64"
@@ -17,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--checkpoint", required=True, metavar="DIR",
         help="a model folder, float or quantized, or a training workdir")  # fmt: skip
+    forms.add_arguments(parser)
     add("--prompt", action="append", default=[], metavar="TEXT", help="may be given repeatedly")
     add("--prompt-file", action="append", default=[], metavar="FILE",
         help="a file that is one prompt; - for standard input; repeatable")  # fmt: skip
@@ -60,12 +63,13 @@ def run(args: argparse.Namespace) -> None:
     """Loads, generates and prints; figures go to standard error."""
     import time
 
-    from geex_jax import checkpoints
     from geex_jax.errors import GeexError
 
     prompts = _prompts(args)
     _check(args)
-    loaded = checkpoints.load_model(args.checkpoint)
+    form = forms.form_of(args)
+    form.check(args.checkpoint)
+    loaded = form.open(args.checkpoint)
     if loaded.tokenizer is None:
         raise GeexError(f"{args.checkpoint} has no tokenizer", "save the model with one")
     single = len(prompts) == 1 and args.num_samples == 1
@@ -98,6 +102,8 @@ def _check(args: argparse.Namespace) -> None:
         raise GeexError("--logprobs without --json", "add --json: text has no place for them")
     if args.draft and not args.speculate:
         raise GeexError("--draft without --speculate", "add --speculate 4, say")
+    if args.length_penalty != 1 and not args.beams:
+        raise GeexError("--length-penalty without --beams", "add --beams 4, say")
     if args.beams:
         drawing = {
             "temperature": 0, "top_k": 0, "top_p": 0, "min_p": 0, "repetition_penalty": 1,
@@ -121,7 +127,7 @@ def _complete(args: argparse.Namespace, loaded: Any, prompts: list[str], stream:
         prepare,
     )  # fmt: skip
 
-    model = (*prepare(loaded.model, loaded.params), loaded.tokenizer)
+    model = (*prepare(loaded.model, loaded.params, consume=True), loaded.tokenizer)
     stop = tuple(s.replace("\\n", "\n").replace("\\t", "\t") for s in args.stop)
     if args.beams:
         return complete_beams(
@@ -140,7 +146,7 @@ def _complete(args: argparse.Namespace, loaded: Any, prompts: list[str], stream:
     draft = None
     if args.draft:
         small = checkpoints.load_model(args.draft)
-        draft = (small.model, small.params)
+        draft = prepare(small.model, small.params, consume=True)
     rows = min(8, len(prompts) * args.num_samples)
     sampling = SamplingParams(
         **drawn, stop=stop, n=args.num_samples, min_p=args.min_p, logprobs=args.logprobs,

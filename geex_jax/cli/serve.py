@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from geex_jax.cli import forms
+
 EXAMPLE = "geex serve --checkpoint runs/small --compare-bits 8 --port 8000"
 
 
@@ -13,20 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint", action="append", required=True, metavar="[NAME=]FOLDER",
         help="a model folder or a training workdir; several are served by name, the first is "
         "the default")  # fmt: skip
-    add("--bits", type=int, choices=(8, 4), help="quantize float weights while loading")
-    add(
-        "--compare-bits",
-        type=int,
-        choices=(8, 4),
-        help="serve each model twice, float and quantized, to compare them side by side",
-    )
-    add("--dtype", choices=("bfloat16", "float32"), help="compute in (default: the checkpoint's)")
-    add("--kv-cache", choices=("model", "int8"), help="type of kept keys and values")
-    add(
-        "--activations",
-        choices=("float", "int8"),
-        help="int8: quantized weights meet activations rounded to int8, token by token",
-    )
+    forms.add_arguments(parser)
+    add("--compare-policy", metavar="P",
+        help="serve each model twice, as it is and quantized by this policy, to compare them side "
+        "by side")  # fmt: skip
+    add("--compare-bits", type=int, choices=(8, 4), help="as --compare-policy int8 or int4")
     add("--mesh", metavar="SIZES", help="spread over devices: tensor=4, or 2x4 (fsdp x tensor)")
     _engine_arguments(parser)
     _door_arguments(parser)
@@ -51,7 +44,8 @@ def _engine_arguments(parser: argparse.ArgumentParser) -> None:
         help="tokens guessed a step, from the text so far or by --draft, and checked: the output "
         "stays the same (default 0; 4 with --draft)")  # fmt: skip
     add("--draft", metavar="FOLDER",
-        help="a smaller model with the same tokenizer that does the guessing")  # fmt: skip
+        help="a smaller model with the same tokenizer that does the guessing, in the form that it "
+        "is stored in")  # fmt: skip
     add(
         "--prefill-chunk",
         type=int,
@@ -61,7 +55,12 @@ def _engine_arguments(parser: argparse.ArgumentParser) -> None:
     add("--compile-cache", metavar="DIR",
         help="where compiled programs are kept for the next start; - for nowhere "
         "(default: ~/.cache/geex/programs)")  # fmt: skip
-    add("--prefix-cache-mb", type=int, metavar="MB", help="memory for prompts' beginnings")
+    add(
+        "--prefix-cache-mb",
+        type=int,
+        metavar="MB",
+        help="memory for prompts' beginnings (default 256; 0: none)",
+    )
 
 
 def _door_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,7 +110,7 @@ def run(args: argparse.Namespace) -> None:
             f"the server needs the package {error.name}", 'pip install "geex-jax[serve]"'
         ) from None
     wanted = _wanted(args)
-    wanted.named()
+    wanted.check()
     sock = serving.bind(args.host, args.port)
     if args.host not in serving.LOOPBACK and not settings["api_keys"]:
         print(f"geex serve: warning: listening on {args.host} without an API key: whoever reaches "
@@ -129,17 +128,27 @@ def run(args: argparse.Namespace) -> None:
 
 def _settings(args: argparse.Namespace) -> dict:
     """Fields of serving.Settings."""
+    import math
     import os
+    import re
 
     from geex_jax.errors import GeexError
 
     keys = tuple(args.api_key) or tuple(filter(None, [os.environ.get("GEEX_API_KEY", "")]))
-    if any(not k.strip() for k in keys):
+    keys = tuple(k.strip() for k in keys)  # as they are read from a header
+    if not all(keys):
         raise GeexError("an empty --api-key", "leave it out, or give one")
     for name in ("max_body_mb", "stall", "drain", "deadline"):
         value = getattr(args, name)
-        if not (value > 0 or (name in ("deadline", "drain") and value == 0)):
+        endless = name == "max_body_mb" and value == math.inf
+        if endless or not (value > 0 or (name in ("deadline", "drain") and value == 0)):
             raise GeexError(f"--{name.replace('_', '-')} {value}", "give a positive number")
+    for origin in args.cors:
+        if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin):
+            raise GeexError(
+                f"--cors {origin!r} is not what browsers send",
+                "give scheme and host alone, such as https://name or http://name:3000",
+            )
     hosts: tuple[str, ...] = ()
     alone = args.host in ("127.0.0.1", "localhost", "::1")
     if alone and not keys and "*" not in args.allow_host:
@@ -161,8 +170,10 @@ def _wanted(args: argparse.Namespace):
     from geex_jax.errors import GeexError
     from geex_jax.parallel import parse_mesh
 
-    if args.bits and args.compare_bits:
-        raise GeexError("--bits and --compare-bits", "give one of them")
+    compare = forms.policy_of(args.compare_policy, args.compare_bits, "compare-")
+    form = forms.form_of(args, compare)
+    if form.policy and compare:
+        raise GeexError("a policy, and another to compare it with", "give one of them")
     engine = {
         name: value
         for name in ("slots", "context", "max_waiting", "speculate", "prefill_chunk")
@@ -174,16 +185,10 @@ def _wanted(args: argparse.Namespace):
     engine["compile_cache"] = None if kept == "-" else kept
     if args.prefix_cache_mb is not None:
         engine["prefix_cache_bytes"] = args.prefix_cache_mb << 20
-    changes = {
-        name: value
-        for name in ("dtype", "kv_cache", "activations")
-        if (value := getattr(args, name)) is not None
-    }
     return serving.Wanted(
         checkpoints=[serving.parse_checkpoint(text) for text in args.checkpoint],
-        bits=args.bits,
-        compare_bits=args.compare_bits,
-        changes=changes,
+        form=form,
+        compare=compare,
         engine=engine,
         mesh=parse_mesh(args.mesh) if args.mesh else None,
         draft=args.draft,

@@ -32,7 +32,7 @@ from geex_jax.inference.state import check_mesh
 from geex_jax.inference.statistics import Statistics
 from geex_jax.inference.text import TextStream
 from geex_jax.inference.turns import Turns
-from geex_jax.models import Transformer
+from geex_jax.models import ModelConfig, Transformer
 from geex_jax.tokenizers import Tokenizer
 
 LOG = logging.getLogger(__name__)
@@ -49,6 +49,8 @@ class Engine:
       mesh: splits over `tensor`; None: where the parameters are.
       draft: (model, params) of a smaller model with the same vocabulary, whose guesses the large
         one checks; `config.speculate` says how many.
+      consume: where the parameters have to be laid out anew (see `prepare`, without a mesh),
+        empties `params` on the way, so that they are not in memory twice; `draft` is kept.
 
     Raises:
       GeexError: a context, mesh or draft model that does not fit.
@@ -62,16 +64,18 @@ class Engine:
         config: EngineConfig | None = None,
         mesh: Mesh | None = None,
         draft: tuple[Transformer, Any] | None = None,
+        consume: bool = False,
     ):
         self.config = config = config or EngineConfig()
         self.model, self.tokenizer = model, tokenizer
         self.sizes = config.sizes(model.config)
+        if draft is not None:
+            check_draft(model.config, draft[0].config, config, self.sizes.context)
         if mesh is not None:
             check_mesh(mesh)
         else:
-            model, params = prepare(model, params)
-        if draft is not None:
-            _check_draft(model, draft[0], config, self.sizes.context)
+            model, params = prepare(model, params, consume=consume)
+            draft = draft and prepare(*draft)
         if config.compile_cache is not None:
             programs.persist(config.compile_cache)
         self.statistics = Statistics()
@@ -184,7 +188,7 @@ class Engine:
         `drawn_tokens`, `decode_steps`, `prefix_hits`, `prefix_misses`, `prefix_tokens_saved`,
         `draft_proposed`, `draft_accepted`, `errors`; `finished` by reason; the histograms
         `time_to_first_token` and `time_per_token` in seconds. Now: `queue`, `slots`, `slots_busy`,
-        `prefix_blocks`, `prefix_bytes`, `programs`.
+        `prefix_blocks`, `prefix_bytes`, `programs`; `stopped` is 1 once it takes nothing any more.
         """
         return self.statistics.to_dict() | {
             "queue": len(self._inbox) + len(self.scheduler.waiting),
@@ -193,6 +197,7 @@ class Engine:
             "prefix_blocks": self._turns.kept_blocks,
             "prefix_bytes": prefix.pool_bytes(self.programs.pool),
             "programs": self.programs.compiled,
+            "stopped": int(self._stopping is not None),
         }
 
     def turn(self) -> bool:
@@ -269,15 +274,23 @@ class Engine:
         return len(left)
 
 
-def _check_draft(model: Transformer, small: Transformer, config: EngineConfig, context: int):
-    if small.config.vocab_size != model.config.vocab_size:
+def check_draft(model: ModelConfig, small: ModelConfig, config: EngineConfig, context: int) -> None:
+    """Refuses a draft model that cannot guess for a model.
+
+    Args:
+      model, small: of the two models. config: of the engine. context: slots of its rows.
+
+    Raises:
+      GeexError: another vocabulary, a context that is too short, nothing to guess.
+    """
+    if small.vocab_size != model.vocab_size:
         raise GeexError(
-            f"a draft model of {small.config.vocab_size} ids for one of {model.config.vocab_size}",
+            f"a draft model of {small.vocab_size} ids for one of {model.vocab_size}",
             "choose one with the same tokenizer",
         )
-    if small.config.context_length < context:
+    if small.context_length < context:
         raise GeexError(
-            f"the draft model's context is {small.config.context_length}, the engine's {context}",
+            f"the draft model's context is {small.context_length}, the engine's {context}",
             "set engine.context lower",
         )
     if not config.speculate:

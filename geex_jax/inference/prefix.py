@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from geex_jax.inference.state import EngineState, buffers
-from geex_jax.models import KVCache
+from geex_jax.inference.state import EngineState
+from geex_jax.models import KVCache, buffers
 
-Pool = dict[str, jax.Array]
+Pool = dict[str, Any]  # of arrays, in the form of the cache's
 
 
 class Trie:
@@ -88,8 +88,8 @@ class Trie:
             self._nodes.move_to_end(key)
 
 
-def named(state: EngineState) -> dict[str, jax.Array]:
-    """The arrays [blocks, B, S, ...] of a state's caches, by name."""
+def named(state: EngineState) -> dict[str, Any]:
+    """What a state's caches hold, [blocks, B, S, ...] or split, by name."""
     found = buffers(state.cache)
     if state.draft is not None:
         found |= {f"draft_{name}": x for name, x in buffers(state.draft).items()}
@@ -98,7 +98,8 @@ def named(state: EngineState) -> dict[str, jax.Array]:
 
 def capacity(state: EngineState, block: int, size: int) -> int:
     """Blocks of `block` tokens that fit `size` bytes."""
-    each = sum(x.shape[0] * block * x.shape[3] * x.dtype.itemsize for x in named(state).values())
+    held = jax.tree.leaves(named(state))
+    each = sum(x.shape[0] * block * x.shape[3] * x.dtype.itemsize for x in held)
     return size // each
 
 
@@ -109,7 +110,7 @@ def init_pool(state: EngineState, count: int, block: int) -> Pool:
         shape = (x.shape[0], count, block, x.shape[3])
         return jnp.zeros(shape, x.dtype, device=x.sharding)
 
-    return {name: make(x) for name, x in named(state).items()}
+    return jax.tree.map(make, named(state))
 
 
 def save(
@@ -120,14 +121,14 @@ def save(
     A place past the pool's end means that the block is not copied.
     """
 
-    def copy(name: str, buffer: jax.Array) -> jax.Array:
-        block, width = pool[name].shape[2:]
+    def copy(buffer: jax.Array, pool: jax.Array) -> jax.Array:
+        block, width = pool.shape[2:]
         size = (buffer.shape[0], 1, len(places) * block, width)
         piece = jax.lax.dynamic_slice(buffer, (0, row, first * block, 0), size)
         piece = piece.reshape(buffer.shape[0], len(places), block, width)
-        return pool[name].at[:, places].set(piece, mode="drop")
+        return pool.at[:, places].set(piece, mode="drop")
 
-    return {name: copy(name, x) for name, x in named(state).items()}
+    return jax.tree.map(copy, named(state), pool)
 
 
 def load(state: EngineState, pool: Pool, row: jax.Array, places: jax.Array) -> EngineState:
@@ -136,12 +137,12 @@ def load(state: EngineState, pool: Pool, row: jax.Array, places: jax.Array) -> E
     Places past the end copy something: it lies where the row holds nothing yet.
     """
 
-    def copy(name: str, buffer: jax.Array) -> jax.Array:
-        piece = jnp.take(pool[name], places, axis=1, mode="clip")
+    def copy(buffer: jax.Array, pool: jax.Array) -> jax.Array:
+        piece = jnp.take(pool, places, axis=1, mode="clip")
         piece = piece.reshape(buffer.shape[0], 1, -1, buffer.shape[3])
         return jax.lax.dynamic_update_slice(buffer, piece, (0, row, 0, 0))
 
-    new = {name: copy(name, x) for name, x in named(state).items()}
+    new = jax.tree.map(copy, named(state), pool)
 
     def fill(cache: KVCache, prefix: str) -> KVCache:
         return dataclasses.replace(cache, **{n: new[prefix + n] for n in buffers(cache)})
@@ -171,5 +172,4 @@ def common(a: Sequence[int], b: Sequence[int]) -> int:
 
 def pool_bytes(pool: Pool | None) -> int:
     """Bytes of a pool, on all devices together."""
-    leaves: list[Any] = [] if pool is None else list(pool.values())
-    return sum(x.size * x.dtype.itemsize for x in leaves)
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(pool))

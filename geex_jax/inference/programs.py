@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from geex_jax.inference import prefix, state, steps
@@ -29,6 +30,7 @@ def persist(folder: str) -> None:
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    compilation_cache.reset_cache()  # once in use, it stays with the folder that it had
 
 
 def forget() -> None:
@@ -148,7 +150,7 @@ class Programs:
         if self._bias is None:
             if values is None:
                 return
-            shape = (self.state.cache.key.shape[1], self._model.config.vocab_size)
+            shape = (self.state.cache.rows, self._model.config.vocab_size)
             self._bias = self._placed(jnp.zeros(shape, jnp.float32))
         if values is None:
             values = np.zeros(self._bias.shape[1], np.float32)

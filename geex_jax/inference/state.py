@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from geex_jax.errors import GeexError
 from geex_jax.inference.penalties import Penalties
 from geex_jax.inference.sampling import Sampling
-from geex_jax.models import KVCache, ModelConfig, init_cache
+from geex_jax.models import KVCache, ModelConfig, buffers, init_cache
 
 NO_EOS = -1
 
@@ -115,12 +115,6 @@ def check_mesh(mesh: Mesh) -> None:
             )
 
 
-def buffers(cache: KVCache) -> dict[str, jax.Array]:
-    """The arrays [blocks, B, S, ...] of a cache by field name, scales of an int8 cache included."""
-    fields = {f.name: getattr(cache, f.name) for f in dataclasses.fields(cache)}
-    return {k: v for k, v in fields.items() if getattr(v, "ndim", 0) == 4}
-
-
 def activate(
     state: EngineState, row: jax.Array, numbers: dict[str, jax.Array], tokens: jax.Array
 ) -> EngineState:
@@ -170,7 +164,7 @@ def copy_row(
         return jax.lax.dynamic_update_slice(buffer, piece, (0, target, 0, 0))
 
     def cache(old: KVCache) -> KVCache:
-        new = {name: copy(buffer) for name, buffer in buffers(old).items()}
+        new = jax.tree.map(copy, buffers(old))
         length = old.length.at[target].set(old.length[source])
         return dataclasses.replace(old, length=length, **new)
 

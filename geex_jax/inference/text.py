@@ -37,8 +37,7 @@ class TextStream:
         stop_ids: Sequence[int] = (),
     ):
         self._decoder = StreamDecoder(tokenizer)
-        for token in prompt:
-            self._decoder.push(token)
+        self._decoder.follow(prompt)
         self._eos_id, self._stop_ids = eos_id, frozenset(stop_ids)
         self._scanner = StopScanner(stops)
         self._rule = None if language is None else EndScanner(language)

@@ -20,12 +20,15 @@ import jax
 import jax.numpy as jnp
 
 from geex_jax.kernels import cpu_native as native
+from geex_jax.kernels import cpu_native_floats as floats
 from geex_jax.kernels.attention import platform
 from geex_jax.kernels.int8_matmul import quantize
 from geex_jax.kernels.packing import integers
 
 # Above these many rows of limbs, weights are widened once and multiplied as floats.
 MOST_ROWS = 64
+# Up to these many rows the kernel is a product's first operand.
+FEW_ROWS = 32
 # The largest integer that `count` signed digits of base 256 hold, the last rounded to nearest.
 LARGEST = {2: 127 * 256 + 127, 3: 127 * 65536 + 127 * 256 + 127}
 
@@ -46,7 +49,8 @@ def limbs(x: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
     largest = LARGEST[count]
     peak = jnp.max(jnp.abs(x), axis=-1, keepdims=True)
     scale = jnp.maximum(peak / largest, jnp.finfo(jnp.float32).tiny)
-    rest = jnp.clip(jnp.round(x / scale), -largest, largest).astype(jnp.int32)
+    # Through the reciprocal, as XLA would do it in most programs.
+    rest = jnp.clip(jnp.round(x * (1 / scale)), -largest, largest).astype(jnp.int32)
     digits = []
     for _ in range(count - 1):
         digit = ((rest + 128) & 255) - 128
@@ -59,25 +63,40 @@ def limbs(x: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
 def int8_dot(rows: jax.Array, kernel: jax.Array) -> jax.Array:
     """int8 rows [M, in] by an int8 kernel [out, in], exactly, in int32 [M, out].
 
-    Rows are padded to a multiple of four, so that there are never fewer than two.
+    Rows are padded to a multiple of four, so that there are never fewer than two. XLA:CPU packs a
+    product's second operand anew in each call: of few rows that has to be the rows. The barrier
+    keeps it from turning the product round to save the transpose.
     """
     count = rows.shape[0]
     rows = jnp.pad(rows, ((0, -count % 4), (0, 0)))
-    sums = jnp.einsum("mi,oi->mo", rows, kernel, preferred_element_type=jnp.int32)
+    if count <= FEW_ROWS:
+        sums = jnp.einsum("oi,mi->om", kernel, rows, preferred_element_type=jnp.int32)
+        sums = jax.lax.optimization_barrier(sums).T
+    else:
+        sums = jnp.einsum("mi,oi->mo", rows, kernel, preferred_element_type=jnp.int32)
     return sums[:count]
 
 
 def float_dot(x: jax.Array, kernel: jax.Array, result: Any = None) -> jax.Array:
     """x [..., in] by an out-major kernel [out, in] of the same type; `result` is the sums' type.
 
-    On a CPU a single row of a 16-bit type is padded to two.
+    On a CPU a single row of a 16-bit type is padded to two, and several rows of float32 are the
+    C++ kernel's, where that is built.
     """
+    if platform() == "cpu" and _several(x, kernel) and native.available():
+        y = floats.float_matmul(x.reshape(-1, x.shape[-1]), kernel)
+        return y.reshape(*x.shape[:-1], -1)
     single = x.size == x.shape[-1] and x.dtype.itemsize == 2 and platform() == "cpu"
     if not single:
         return jnp.einsum("...i,oi->...o", x, kernel, preferred_element_type=result)
     rows = jnp.pad(x.reshape(1, -1), ((0, 1), (0, 0)))
     y = jnp.einsum("mi,oi->mo", rows, kernel, preferred_element_type=result)[:1]
     return y.reshape(*x.shape[:-1], -1)
+
+
+def _several(x: jax.Array, kernel: jax.Array) -> bool:
+    wide = x.dtype == kernel.dtype == jnp.float32
+    return wide and x.size > x.shape[-1] and kernel.ndim == 2
 
 
 def lookup(table: jax.Array, ids: jax.Array) -> jax.Array:
@@ -105,42 +124,49 @@ def _lookup_jvp(primals, tangents):
 def takes(x: jax.Array, leaves: Mapping[str, Any], activations: str) -> bool:
     """Whether `quantized_matmul` here is the way to multiply these on a CPU.
 
-    Many rows of exact activations are faster as floats; groups of columns have sums of their own.
+    In plain XLA many rows of exact activations are faster as floats, and groups of columns have
+    sums of their own.
     """
-    if leaves["kernel_scale"].ndim != 1 or not x.size:
+    if not x.size:
         return False
-    if activations == "int8" or native.available():
+    scale = leaves["kernel_scale"]
+    if scale.ndim > 1:
+        group = x.shape[-1] // scale.shape[-1]
+        return native.available() and "kernel_int4" in leaves and group % 4 == 0
+    if native.available():
         return True
     rows = x.size // x.shape[-1]
-    return rows * limb_count(x.dtype) <= MOST_ROWS
+    return activations == "int8" or rows * limb_count(x.dtype) <= MOST_ROWS
 
 
 def quantized_matmul(x: jax.Array, leaves: Mapping[str, Any], activations: str) -> jax.Array:
-    """x [..., in] by the leaves of `quantized`, a scale for each of out, in float32 [..., out].
+    """x [..., in] by the leaves of `quantized`, in float32 [..., out].
 
-    With activations "int8" the integers and the result are those of `quantized.reference`; with
-    "float" the result differs from it by float32 rounding.
+    With activations "int8" the integers are those of `quantized.reference`, and so is the result
+    for a scale for each of out; else it differs from it by float32 rounding.
     """
-    kernel = integers(leaves)
-    scale = leaves["kernel_scale"].astype(jnp.float32)
     rows = x.reshape(-1, x.shape[-1])
-    y = _w8a8(rows, kernel, scale) if activations == "int8" else _exact(rows, kernel, scale)
+    leaves = {name: leaves[name] for name in leaves if name.startswith("kernel_")}
+    y = _matmul(rows, leaves, 1) if activations == "int8" else _exact(rows, leaves)
     return y.reshape(*x.shape[:-1], -1)
 
 
-def _w8a8(rows: jax.Array, kernel: jax.Array, scale: jax.Array) -> jax.Array:
-    ints, row_scale = quantize(rows, -1)
-    if native.available():
-        return native.int8_matmul(ints[None], kernel, scale, row_scale)
-    return int8_dot(ints, kernel).astype(jnp.float32) * scale * row_scale
+def _matmul(rows: jax.Array, leaves: Mapping[str, Any], count: int) -> jax.Array:
+    if not native.available():
+        return plain_matmul(rows, leaves, count)
+    kernel = leaves.get("kernel_int4", leaves.get("kernel_int8"))
+    return native.matmul(rows, kernel, leaves["kernel_scale"], count)
 
 
-@jax.custom_jvp
-def _exact(rows: jax.Array, kernel: jax.Array, scale: jax.Array) -> jax.Array:
-    digits, row_scale = limbs(rows, limb_count(rows.dtype))
-    if native.available():
-        return native.int8_matmul(digits, kernel, scale, row_scale)
-    count, m, _ = digits.shape
+def plain_matmul(rows: jax.Array, leaves: Mapping[str, Any], count: int) -> jax.Array:
+    """Rows [M, in] as `count` limbs, one being W8A8, by leaves without groups; float32 [M, out]."""
+    kernel = integers(leaves)
+    scale = leaves["kernel_scale"].astype(jnp.float32)
+    if count == 1:
+        ints, row_scale = quantize(rows, -1)
+        return int8_dot(ints, kernel).astype(jnp.float32) * scale * row_scale
+    digits, row_scale = limbs(rows, count)
+    m = rows.shape[0]
     sums = int8_dot(digits.reshape(count * m, -1), kernel).reshape(count, m, -1)
     y = sums[0].astype(jnp.float32)
     for lower in sums[1:]:
@@ -148,10 +174,17 @@ def _exact(rows: jax.Array, kernel: jax.Array, scale: jax.Array) -> jax.Array:
     return y * row_scale * scale
 
 
+@jax.custom_jvp
+def _exact(rows: jax.Array, leaves: Mapping[str, Any]) -> jax.Array:
+    return _matmul(rows, leaves, limb_count(rows.dtype))
+
+
 @_exact.defjvp
 def _exact_jvp(primals, tangents):
     # Rounding has no slope of its own: the derivative is that of the product.
-    rows, kernel, scale = primals
-    weight = kernel.astype(jnp.float32) * scale[:, None]
+    rows, leaves = primals
+    kernel = integers(leaves).astype(jnp.float32)
+    scale = leaves["kernel_scale"].astype(jnp.float32).reshape(kernel.shape[0], -1, 1)
+    weight = (kernel.reshape(*scale.shape[:2], -1) * scale).reshape(kernel.shape)
     moved = jnp.einsum("mi,oi->mo", tangents[0].astype(jnp.float32), weight)
-    return _exact(rows, kernel, scale), moved
+    return _exact(rows, leaves), moved

@@ -28,7 +28,9 @@ from geex_jax.errors import GeexError
 
 SOURCES = pathlib.Path(__file__).parent / "native"
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=off", "-fPIC", "-shared", "-w")
-TARGETS = ("geex_int8_matmul",)
+TARGETS = (
+    "geex_int8_matmul", "geex_int4_matmul", "geex_float_matmul", "geex_decode_attention",
+)  # fmt: skip
 
 
 def build(compiler: str | None = None) -> pathlib.Path:
@@ -74,20 +76,27 @@ def build(compiler: str | None = None) -> pathlib.Path:
 
 def _check(target: pathlib.Path) -> None:
     # Against the plain way, with rows for every size of tile and columns for every tail.
-    from geex_jax.kernels import cpu
+    from geex_jax.kernels import cpu, cpu_native_floats
+
+    wrong = GeexError("the C++ kernels compute something else", "try another compiler (--compiler)")
 
     if not _load(target):
         raise GeexError("the C++ kernels do not load", "was another Python's jaxlib used?")
+    plain = jax.jit(cpu.plain_matmul, static_argnums=2)  # divides through reciprocals
     random = np.random.default_rng(0)
-    for rows, width, outputs in ((1, 64, 16), (3, 130, 21), (14, 1100, 37)):
-        x = random.integers(-127, 128, (1, rows, width), np.int8)
-        weights = random.integers(-128, 128, (outputs, width), np.int8)
-        ones = jnp.ones(outputs), jnp.ones((rows, 1))
-        expected = cpu.int8_dot(jnp.asarray(x[0]), jnp.asarray(weights)).astype(jnp.float32)
-        if not np.array_equal(int8_matmul(jnp.asarray(x), jnp.asarray(weights), *ones), expected):
-            raise GeexError(
-                "the C++ kernels compute something else", "try another compiler (--compiler)"
-            )
+    for rows, width, outputs in ((1, 64, 16), (3, 130, 21), (14, 1100, 37), (33, 70, 150)):
+        x = jnp.asarray(random.standard_normal((rows, width)), jnp.float32)
+        scale = jnp.asarray(random.random(outputs), jnp.float32)
+        int8 = random.integers(-128, 128, (outputs, width), np.int8)
+        int4 = random.integers(0, 256, (outputs, width // 2), np.uint8)
+        for name, kernel in (("kernel_int8", int8), ("kernel_int4", int4)):
+            for count in (1, 2, 3):
+                expected = plain(x, {name: kernel, "kernel_scale": scale}, count)
+                same = np.array_equal(matmul(x, jnp.asarray(kernel), scale, count), expected)
+                if not same:
+                    raise wrong
+    if not cpu_native_floats.right():
+        raise wrong
 
 
 def library() -> pathlib.Path:
@@ -134,28 +143,30 @@ def _load(path: pathlib.Path) -> bool:
         loaded = ctypes.CDLL(str(path))
         for name in TARGETS:
             capsule = jax.ffi.pycapsule(getattr(loaded, name))
-            jax.ffi.register_ffi_target(_target(name), capsule, platform="cpu")
+            jax.ffi.register_ffi_target(target(name), capsule, platform="cpu")
     except (OSError, AttributeError):
         return False
     return True
 
 
-def _target(name: str) -> str:
-    # XLA keeps a name for good, and there may be two libraries in one process's life.
+def target(name: str) -> str:
+    """The name that a kernel has for XLA: of this library alone, since XLA keeps it for good."""
     return f"{name}_{files.fingerprint(str(library()))}"
 
 
-def int8_matmul(
-    digits: jax.Array, kernel: jax.Array, scale: jax.Array, row_scale: jax.Array
-) -> jax.Array:
-    """(digits kernel^T) * scales, in float32 [M, out].
+def matmul(x: jax.Array, kernel: jax.Array, scale: jax.Array, limbs: int) -> jax.Array:
+    """(x kernel^T) * scale, in float32 [M, out].
 
     Args:
-      digits: int8 [limbs, M, in], as `cpu.limbs` cuts rows; one limb is W8A8.
-      kernel: int8 [out, in].
-      scale: float32 [out].
-      row_scale: float32 [M, 1].
+      x: float [M, in]; each row is made of integers as `cpu.limbs` does, or with one limb (W8A8)
+        as `int8_matmul.quantize`.
+      kernel: int8 [out, in], or int4 packed in uint8 [out, in/2].
+      scale: float [out], or for int4 [out, groups] where each in/groups columns, a multiple of
+        four, have one.
+      limbs: int8 digits of a number, 1 to 3.
     """
-    shape = jax.ShapeDtypeStruct((digits.shape[1], kernel.shape[0]), jnp.float32)
-    call: Any = jax.ffi.ffi_call(_target("geex_int8_matmul"), shape, vmap_method="sequential")
-    return call(digits, kernel, scale, row_scale[:, 0])
+    shape = jax.ShapeDtypeStruct((x.shape[0], kernel.shape[0]), jnp.float32)
+    name = "geex_int8_matmul" if kernel.dtype == jnp.int8 else "geex_int4_matmul"
+    call: Any = jax.ffi.ffi_call(target(name), shape, vmap_method="sequential")
+    scale = scale.astype(jnp.float32).reshape(kernel.shape[0], -1)
+    return call(x.astype(jnp.float32), kernel, scale, limbs=np.int64(limbs))

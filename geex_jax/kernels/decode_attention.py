@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from geex_jax.kernels import cpu_native_floats as floats
 from geex_jax.kernels import decode_pallas, plain
 from geex_jax.kernels.attention import mesh_cut, platform
 
@@ -93,6 +94,8 @@ def _run(
         return decode_pallas.decode_attention(
             query, key, value, block[0], slots, *scales, window=window, row=block[1], reach=reach
         )
+    if where == "cpu" and floats.takes_attention(query, key, scales):
+        return floats.decode_attention(query, key, value, block, slots, *scales, window=window)
     few = query.shape[1] * query.shape[2] <= {"tpu": FEW, "cpu": FEW_ON_CPU}.get(where, 0)
     run = block_diagonal if few else reference  # on a CPU that turns the whole cache by heads
     key, value, *scales = (_part(c, block, query.shape[0], reach) for c in (key, value, *scales))
@@ -102,6 +105,8 @@ def _run(
 def _part(cache: jax.Array, start: jax.Array, batch: int, reach: int) -> jax.Array:
     # Of a cache [blocks, R, S, F] what is read of one block: [1, batch, reach, F].
     size = (1, batch, reach, cache.shape[3])
+    if size == cache.shape:
+        return cache
     return jax.lax.dynamic_slice(cache, (start[0], start[1], 0, 0), size)
 
 
@@ -163,7 +168,7 @@ def block_diagonal(
     grouped = query.reshape(batch, length, kv_heads, -1, width)
     spread = jnp.einsum("btkgw,kj->btkgjw", grouped, own).reshape(batch, length * heads, -1)
     keys, values = (_of_block(c, block).astype(query.dtype) for c in (key, value))
-    scores = jnp.einsum("brf,bsf->brs", spread, keys, preferred_element_type=jnp.float32)
+    scores = _scores(spread, keys)
     scores = scores.reshape(batch, length, kv_heads, -1, key.shape[2]) * width**-0.5
     if key_scale is not None:
         scores = scores * _by_head(key_scale, block)[:, None, :, None]
@@ -175,3 +180,12 @@ def block_diagonal(
     wide = jnp.einsum("brs,bsf->brf", rows, values)
     wide = wide.reshape(batch, length, kv_heads, -1, kv_heads, width)
     return jnp.einsum("btkgjw,kj->btkgw", wide, own).reshape(query.shape)
+
+
+def _scores(rows: jax.Array, keys: jax.Array) -> jax.Array:
+    """Rows [B, R, F] by keys [B, S, F], in float32 [B, R, S]."""
+    if platform() != "cpu":
+        return jnp.einsum("brf,bsf->brs", rows, keys, preferred_element_type=jnp.float32)
+    # A CPU packs a product's second operand: not the keys. See `cpu.int8_dot`.
+    scores = jnp.einsum("bsf,brf->bsr", keys, rows, preferred_element_type=jnp.float32)
+    return jnp.swapaxes(jax.lax.optimization_barrier(scores), 1, 2)

@@ -1,6 +1,6 @@
 """One decoder, built from small parts that the config picks."""
 
-from geex_jax.models.cache import KVCache, init_cache
+from geex_jax.models.cache import KVCache, buffers, init_cache
 from geex_jax.models.config import ModelConfig, from_dict, to_dict
 from geex_jax.models.presets import PRESETS, preset
 from geex_jax.models.transformer import (
@@ -15,6 +15,7 @@ __all__ = [
     "KVCache",
     "ModelConfig",
     "Transformer",
+    "buffers",
     "from_dict",
     "init_cache",
     "preset",

@@ -87,14 +87,15 @@ class Attention(nn.Module):
             cache = kv.append(cache, key, value, block)
         if context.kernel == "cache":
             assert cache is not None and context.slots is not None
+            held, index = cache.of(block)
             out = kernels.decode_attention(
                 query,
-                cache.key,
-                cache.value,
-                block,
+                held.key,
+                held.value,
+                index,
                 context.slots,
-                key_scale=cache.key_scale,
-                value_scale=cache.value_scale,
+                key_scale=held.key_scale,
+                value_scale=held.value_scale,
                 window=self._window(block),
                 row=cache.row,
                 reach=cache.reach,

@@ -142,7 +142,7 @@ class TopQuery(nn.Module):
             jnp.dtype(config.param_dtype),
         )
         query = residual_constraint(kernels.lookup(table, positions).astype(config.dtype))
-        index = jnp.asarray(config.num_layers, jnp.int32)
+        index = config.num_layers
         # Outside a loop the compiler would merge what is computed twice, and keep it meanwhile.
         block = block_class(config, prevent_cse=True)
         (x, cache, _), _ = block(config, name="layer")((x, cache, index), context, query, last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import flax.struct
 import jax
@@ -10,6 +11,8 @@ import jax.numpy as jnp
 
 from geex_jax.kernels import append_pallas, quantize
 from geex_jax.models.config import ModelConfig
+
+Held = Any  # an array of all blocks, or a tuple of one for each
 
 
 @flax.struct.dataclass
@@ -23,27 +26,37 @@ class KVCache:
     Attributes:
       key, value: [blocks, B, slots, kv_heads * head_width] in the compute dtype, or int8. Heads
         and their width are one axis because a TPU pads a short head axis and then copies the
-        whole cache.
+        whole cache. A split cache has a tuple of one [1, B, slots, ...] for each block.
       length: int32 [b], tokens held in each row that takes part.
-      key_scale, value_scale: float32 [blocks, B, slots, kv_heads] of an int8 cache, else None:
-        a number is integer * scale.
+      key_scale, value_scale: float32 [blocks, B, slots, kv_heads] of an int8 cache (split as they
+        are), else None: a number is integer * scale.
       row: int32 [], the first of the b rows that take part in a pass; None: all rows do.
       window: static; a pass reads only this many slots of a row, which hold all its tokens. None:
         all slots. Both are views: a pass over some rows and slots still writes in place.
     """
 
-    key: jax.Array
-    value: jax.Array
+    key: Held
+    value: Held
     length: jax.Array
-    key_scale: jax.Array | None = None
-    value_scale: jax.Array | None = None
+    key_scale: Held | None = None
+    value_scale: Held | None = None
     row: jax.Array | None = None
     window: int | None = flax.struct.field(pytree_node=False, default=None)
 
     @property
+    def split(self) -> bool:
+        """Whether each block has arrays of its own."""
+        return isinstance(self.key, tuple)
+
+    @property
+    def rows(self) -> int:
+        """Rows that are held, B."""
+        return self.arrays[0].shape[1]
+
+    @property
     def slots(self) -> int:
         """Tokens that a row can hold."""
-        return self.key.shape[2]
+        return self.arrays[0].shape[2]
 
     @property
     def reach(self) -> int:
@@ -53,27 +66,64 @@ class KVCache:
     @property
     def arrays(self) -> list[jax.Array]:
         """All that is held for tokens: keys, values and, in an int8 cache, their scales."""
-        held = (self.key, self.value, self.key_scale, self.value_scale)
-        return [x for x in held if x is not None]
+        return jax.tree.leaves(list(buffers(self).values()))
+
+    def of(self, block: jax.Array | int) -> tuple[KVCache, jax.Array | int]:
+        """A cache that is not split and holds a block, and the block's index there.
+
+        Raises:
+          TypeError: the cache is split, and the index is not known before the program runs.
+        """
+        if not self.split:
+            return self, block
+        if isinstance(block, jax.Array):
+            raise TypeError("a split cache is for models with scan_layers=False, remat='none'")
+        own = {name: held[block] for name, held in buffers(self).items()}
+        return dataclasses.replace(self, **own), 0
+
+    def having(self, block: jax.Array | int, one: KVCache) -> KVCache:
+        """This cache after what `of` gave for a block has become `one`."""
+        if not self.split:
+            return one
+        new = buffers(one)
+        mixed = {
+            name: tuple(new[name] if i == block else x for i, x in enumerate(held))
+            for name, held in buffers(self).items()
+        }
+        return dataclasses.replace(self, **mixed)
+
+
+def buffers(cache: KVCache) -> dict[str, Any]:
+    """What is held for tokens by field name, scales of an int8 cache included."""
+    names = ("key", "value", "key_scale", "value_scale")
+    found = {name: getattr(cache, name) for name in names}
+    return {name: held for name, held in found.items() if held is not None}
 
 
 def init_cache(config: ModelConfig, batch_size: int, slots: int) -> KVCache:
     """Returns an empty cache for `batch_size` rows of up to `slots` tokens.
 
-    Its type is the config's: `kv_cache = "int8"` makes one of integers and scales.
+    Its type is the config's: `kv_cache = "int8"` makes one of integers and scales. That of a model
+    whose layers are not scanned is split: out of an array of all blocks each layer would have to
+    copy its own on a CPU, to multiply by it.
     """
-    shape = (config.num_blocks, batch_size, slots, config.kv_heads * config.head_width)
+    split = not config.scan_layers and config.remat == "none"
+    integers = config.kv_cache == "int8"
+
+    def make(width: int, dtype: Any) -> Any:
+        def zeros(blocks: int) -> jax.Array:
+            return jnp.zeros((blocks, batch_size, slots, width), dtype)
+
+        count = config.num_blocks
+        return tuple(zeros(1) for _ in range(count)) if split else zeros(count)
+
     length = jnp.zeros((batch_size,), jnp.int32)
-    if config.kv_cache != "int8":
-        return KVCache(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype), length)
-    scales = (*shape[:3], config.kv_heads)
-    return KVCache(
-        jnp.zeros(shape, jnp.int8),
-        jnp.zeros(shape, jnp.int8),
-        length,
-        jnp.zeros(scales, jnp.float32),
-        jnp.zeros(scales, jnp.float32),
-    )
+    width, dtype = config.kv_heads * config.head_width, jnp.int8 if integers else config.dtype
+    key, value = make(width, dtype), make(width, dtype)
+    if not integers:
+        return KVCache(key, value, length)
+    heads = config.kv_heads
+    return KVCache(key, value, length, make(heads, jnp.float32), make(heads, jnp.float32))
 
 
 def append(cache: KVCache, key: jax.Array, value: jax.Array, block: jax.Array | int) -> KVCache:
@@ -82,6 +132,9 @@ def append(cache: KVCache, key: jax.Array, value: jax.Array, block: jax.Array | 
     The lengths stay: they count on when all blocks have written. An int8 cache rounds each
     token's head by its own largest magnitude.
     """
+    if cache.split:
+        one, index = cache.of(block)
+        return cache.having(block, append(one, key, value, index))
     changes = {}
     if cache.key_scale is not None and append_pallas.wanted(cache.key, key):
         (keys, key_scale), (values, value_scale) = quantize(key, -1), quantize(value, -1)
@@ -105,6 +158,7 @@ def read(
     cache: KVCache, block: jax.Array | int, batch: int, dtype: jnp.dtype
 ) -> tuple[jax.Array, jax.Array]:
     """Keys and values [batch, reach, kv_heads * head_width] of one block, as floats of `dtype`."""
+    cache, block = cache.of(block)
     start = (block, 0 if cache.row is None else cache.row, 0, 0)
 
     def piece(x: jax.Array) -> jax.Array:

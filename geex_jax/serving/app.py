@@ -107,7 +107,7 @@ async def health(http: HttpRequest) -> Response:
     """`GET /health`: 200, or 503 once the server is going down or an engine has given up."""
     state = state_of(http)
     models = state.catalogue.models
-    trouble = [f"{name}: {m.trouble[0]}" for name, m in models.items() if m.trouble]
+    trouble = [f"{name}: the engine has stopped" for name, m in models.items() if m.stopped]
     status = "draining" if state.draining else "failed" if trouble else "ok"
     about = {"status": status, "models": [*models]} | ({"trouble": trouble} if trouble else {})
     return answers.answer(about, 200 if status == "ok" else 503)

@@ -17,6 +17,7 @@ from geex_jax.serving.errors import ApiError, refused
 from geex_jax.serving.served import Served
 
 DEFAULT_TOKENS = 16  # OpenAI's, for completions
+MOST_LOGPROBS = (1 << 20, 1 << 22)  # of an answer that is whole, of one that streams
 SHORT = 4096  # characters that are encoded at once, without a thread
 
 Result = TypeVar("Result")
@@ -36,8 +37,8 @@ async def prompts_of(
       The prompts, and ids that end an answer besides end-of-text (of fill-in prompts).
 
     Raises:
-      ApiError: 400 for an empty list, text that is too long or unusable, a suffix for a model
-        that does not fill in, an unknown language.
+      ApiError: 400 for an empty list, more prompts than can be queued, text that is too long or
+        unusable, a suffix for a model that does not fill in, an unknown language.
     """
     prompt = "" if body.prompt is None else body.prompt
     head = tag_of(body.language)
@@ -49,8 +50,10 @@ async def prompts_of(
         given = [prompt]  # type: ignore[list-item]
     else:
         given = prompt  # type: ignore[assignment]
+    too_many(served, len(given) * (body.n or 1))
     if not body.suffix:
-        return [await encode(served, one, head) for one in given], ()
+        size = sum(len(one) for one in given)  # long together is long, too
+        return [await encode(served, one, head, size) for one in given], ()
     asked = [await _infill(served, head, one, body.suffix) for one in given]
     return [list(one.prompt) for one in asked], asked[0].ends
 
@@ -68,8 +71,12 @@ async def _infill(served: Served, head: str, before: str | list[int], after: str
     return asked
 
 
-async def encode(served: Served, prompt: str | list[int], head: str = "") -> list[int]:
+async def encode(
+    served: Served, prompt: str | list[int], head: str = "", size: int = 0
+) -> list[int]:
     """Ids of a text or ids, behind `head`; an empty prompt starts a document.
+
+    `size` is that of all that is encoded for the request, where it is more than this prompt.
 
     Raises:
       ApiError: 400, too long for the context whatever its ids are; or no text.
@@ -87,7 +94,7 @@ async def encode(served: Served, prompt: str | list[int], head: str = "") -> lis
     too_long(served, len(prompt) // served.longest_token, "at least ")
     try:
         work = functools.partial(served.tokenizer.encode, head + prompt)
-        ids = await in_thread(len(prompt), work)
+        ids = await in_thread(max(size, len(prompt)), work)
     except GeexError as error:
         raise refused(error, "prompt") from None
     too_long(served, len(ids))
@@ -105,6 +112,19 @@ def too_long(served: Served, tokens: int, about: str = "") -> None:
             400, f"this model's maximum context length is {served.context} tokens, and the prompt "
             f"has {about}{tokens}; shorten it to {served.context - 1} or fewer",
             param="prompt", code="context_length_exceeded",
+        )  # fmt: skip
+
+
+def too_many(served: Served, choices: int) -> None:
+    """Refuses more choices than the queue can ever hold.
+
+    Raises:
+      ApiError: 400.
+    """
+    if choices > served.queue:
+        raise ApiError(
+            400, f"{choices} completions in one request; this server takes {served.queue}",
+            param="prompt", code="too_many_prompts",
         )  # fmt: skip
 
 
@@ -212,19 +232,25 @@ def checked(served: Served, params: SamplingParams) -> SamplingParams:
 
 
 def requests_of(
-    served: Served, prompts: Sequence[Sequence[int]], params: SamplingParams
+    served: Served, prompts: Sequence[Sequence[int]], params: SamplingParams, stream: bool | None
 ) -> list[Request]:
-    """One request for each prompt.
+    """One request for each prompt, whose answer goes as a `stream` or as a whole.
 
     Raises:
-      ApiError: 400, more choices than the queue can ever hold.
+      ApiError: 400, more choices than the queue can ever hold, more log-probabilities than an
+        answer can.
     """
-    choices = len(prompts) * params.n
-    if choices > served.queue:
-        raise ApiError(
-            400, f"{choices} completions in one request; this server takes {served.queue}",
-            param="prompt", code="too_many_prompts",
-        )  # fmt: skip
+    too_many(served, len(prompts) * params.n)
+    if params.logprobs is not None:
+        tokens = len(prompts) * params.max_new_tokens
+        if params.prompt_logprobs:
+            tokens += sum(len(p) for p in prompts)
+        count, most = tokens * params.n * (1 + params.logprobs), MOST_LOGPROBS[bool(stream)]
+        if count > most:
+            raise ApiError(
+                400, f"up to {count} log-probabilities in one answer; this server gives {most}: "
+                "ask for fewer of them, fewer tokens or fewer choices", param="logprobs",
+            )  # fmt: skip
     return [Request(tuple(p), params) for p in prompts]
 
 

@@ -24,13 +24,16 @@ async def chat(http: HttpRequest) -> Response:
     messages = [{"role": _role(m.role), "content": m.text} for m in body.messages]
     size = sum(len(m["content"]) for m in messages)
     asking.too_long(served, size // served.longest_token, "at least ")
+    size += 64 * len(messages)  # each is some work, however short
     try:
         ids = await asking.in_thread(size, lambda: served.chat.encode(messages))
     except GeexError as error:
         raise refused(error, "messages") from None
     if body.language:
         ids = served.tokenizer.encode(asking.tag_of(body.language)) + ids
-    asked = body.max_completion_tokens if body.max_tokens is None else body.max_tokens
+    # OpenAI calls the older name deprecated: where both are given, the newer one counts.
+    newer = body.max_completion_tokens
+    asked = body.max_tokens if newer is None else newer
     tokens = asking.room(served, [ids], asked, served.context)
     top = body.top_logprobs or 0
     params = asking.sampling(
@@ -39,7 +42,7 @@ async def chat(http: HttpRequest) -> Response:
         logprobs=top if body.logprobs else None,
         deadline=state.settings.deadline,
     )  # fmt: skip
-    run = Run(served, asking.requests_of(served, [ids], params), state.metrics)
+    run = Run(served, asking.requests_of(served, [ids], params, body.stream), state.metrics)
     if body.stream:
         return answers.EventStream(run, _events(run, body, top))
     async with while_connected(http.receive), run:

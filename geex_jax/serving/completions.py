@@ -33,11 +33,14 @@ async def completions(http: HttpRequest) -> Response:
         stop_ids=ends,
         deadline=state.settings.deadline,
     )  # fmt: skip
-    run = Run(served, asking.requests_of(served, prompts, params), state.metrics)
+    requests = asking.requests_of(served, prompts, params, body.stream)
+    echoes = [await _echo(served, body, ids) for ids in prompts]
     head = answers.head("text_completion", "cmpl", served.name)
+    # From here on the engine is at work: nothing may fail or wait before the run is entered.
+    run = Run(served, requests, state.metrics)
     choices = [
-        _Choice(served, body, index, run.tickets[index // params.n], await _echo(served, body, ids))
-        for index, ids in enumerate(p for p in prompts for _ in range(params.n))
+        _Choice(served, body, index, run.tickets[index // params.n], echoes[index // params.n])
+        for index in range(len(prompts) * params.n)
     ]
     if body.stream:
         return answers.EventStream(run, _events(run, body, head, choices))

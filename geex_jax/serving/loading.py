@@ -6,15 +6,21 @@ import dataclasses
 import pathlib
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from geex_jax import checkpoints, files
+from geex_jax import checkpoints, files, tokenizers
+from geex_jax.checkpoints import Form
 from geex_jax.checkpoints.store import locate
 from geex_jax.errors import GeexError
-from geex_jax.inference import Engine, EngineConfig
+from geex_jax.inference import Engine, EngineConfig, prepare
+from geex_jax.inference.engine import check_draft
+from geex_jax.models import Transformer, from_dict
+from geex_jax.quantize import NAMED, Policy
+from geex_jax.quantize.policy import TABLE, WITH_EMBEDDING
 from geex_jax.serving.chat_templates import ChatTemplate, find_template
 from geex_jax.serving.served import Served
+from geex_jax.tokenizers import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,18 +29,17 @@ class Wanted:
 
     Attributes:
       checkpoints: (name, folder) of each model; an empty name takes the folder's.
-      bits: 8 or 4 quantizes float weights while loading; None leaves them.
-      compare_bits: serves each model a second time, quantized so, as NAME-int8.
-      changes: fields of the model's config to change: dtype, kv_cache, activations.
+      form: what each of them runs as.
+      compare: serves each model a second time, quantized so (and rounded as `form` says), as
+        NAME-int8 or what the policy is called.
       engine: fields of EngineConfig.
       mesh: sizes of the mesh's axes; None: one device.
       draft: folder of a smaller model with the same tokenizer, whose guesses the models check.
     """
 
     checkpoints: Sequence[tuple[str, str]]
-    bits: int | None = None
-    compare_bits: int | None = None
-    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    form: Form = dataclasses.field(default_factory=Form)
+    compare: Policy | None = None
     engine: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     mesh: Mapping[str, int] | None = None
     draft: str | None = None
@@ -52,11 +57,43 @@ class Wanted:
                 raise GeexError(
                     f"two models are named {name!r}", "give names: --checkpoint NAME=FOLDER"
                 )
-            locate(folder)
             found[name] = folder
-        if self.draft is not None:
-            locate(self.draft)
         return list(found.items())
+
+    def check(self) -> list[tuple[str, str]]:
+        """Refuses what cannot be served, by the checkpoints' config.json and tokenizers alone.
+
+        Returns:
+          (name, folder), as `named`.
+
+        Raises:
+          GeexError: a checkpoint that is not there or has no tokenizer, a policy, settings of the
+            engine or a draft model that do not fit.
+        """
+        named, settings = self.named(), EngineConfig(**self.engine)
+        small = None if self.draft is None else from_dict(locate(self.draft)[0]["model"])
+        for name, folder in named:
+            config = (self._compared() if self.compare else self.form).check(folder)
+            context = settings.sizes(config).context
+            tokenizer = _tokenizer(folder)
+            if small is not None and self.draft is not None:
+                check_draft(config, small, settings, context)
+                if _tokenizer(self.draft).fingerprint() != tokenizer.fingerprint():
+                    raise GeexError(
+                        f"the draft model has another tokenizer than {name}",
+                        "take one trained with the same",
+                    )
+        return named
+
+    def _compared(self) -> Form:
+        return dataclasses.replace(self.form, policy=self.compare)
+
+
+def _tokenizer(folder: str) -> Tokenizer:
+    place = locate(folder)[2]
+    if not place.is_dir():
+        raise GeexError(f"{folder} has no tokenizer", "save the model with one")
+    return tokenizers.load(place)
 
 
 def parse_checkpoint(text: str) -> tuple[str, str]:
@@ -76,67 +113,55 @@ def load(wanted: Wanted) -> list[Served]:
     """
     from geex_jax.parallel import make_mesh
 
-    named = wanted.named()
+    named = wanted.check()
     mesh = make_mesh(wanted.mesh) if wanted.mesh else None
     draft = None
     if wanted.draft is not None:
         _say(f"loading the draft model from {wanted.draft}")
-        draft = checkpoints.load_model(wanted.draft, mesh=mesh)
+        small = checkpoints.load_model(wanted.draft, mesh=mesh)
+        draft = (small.model, small.params)
+        if mesh is None:
+            draft = prepare(*draft, consume=True)  # once, for all engines
     found: list[Served] = []
-    for name, folder in named:
-        began = time.monotonic()
-        _say(f"loading {name} from {folder}")
-        loaded = checkpoints.load_model(folder, mesh=mesh, **wanted.changes)
-        if loaded.tokenizer is None:
-            raise GeexError(f"{folder} has no tokenizer", "save the model with one")
-        _say(f"loaded {name} in {files.seconds(time.monotonic() - began)}")
-        for label, params in forms(name, loaded.params, wanted):
-            engine = _engine(label, loaded, params, wanted, mesh, draft)
-            found.append(_served(label, folder, loaded, engine, describe(params, loaded.config)))
+    try:
+        for name, folder in named:
+            for served in _load(name, folder, wanted, mesh, draft):
+                found.append(served)  # one by one, so that all that started are stopped below
+    except BaseException:
+        for served in found:
+            served.engine.stop(drain=False)
+        raise
     return found
 
 
+def _load(
+    name: str, folder: str, wanted: Wanted, mesh: Any, draft: tuple[Transformer, Any] | None
+) -> Iterator[Served]:
+    began = time.monotonic()
+    how = f", quantized to {wanted.form.policy.name}" if wanted.form.policy else ""
+    _say(f"loading {name} from {folder}{how}")
+    loaded = wanted.form.open(folder, mesh)
+    _say(f"loaded {name} in {files.seconds(time.monotonic() - began)}")
+    for label, params in forms(name, loaded.params, wanted):
+        assert loaded.tokenizer is not None
+        about = describe(params, loaded.config)  # before the engine takes the parameters over
+        engine = Engine(
+            loaded.model, params, loaded.tokenizer, EngineConfig(**wanted.engine), mesh, draft,
+            consume=True,
+        )  # fmt: skip
+        warm(label, engine)
+        engine.start()
+        yield _served(label, folder, loaded, engine, about)
+
+
 def forms(name: str, params: Any, wanted: Wanted) -> list[tuple[str, Any]]:
-    """(name, parameters): as they are or quantized, or both side by side."""
-    if wanted.bits is not None:
-        return [(name, _quantized(params, wanted.bits))]
-    if wanted.compare_bits is not None:
-        bits = wanted.compare_bits
-        return [(name, params), (f"{name}-int{bits}", _quantized(params, bits))]
-    return [(name, params)]
-
-
-def _quantized(params: Any, bits: int) -> Any:
-    from geex_jax import quantize
-
-    if quantize.is_quantized(params):
-        raise GeexError("the checkpoint is quantized already", "serve it without --bits")
-    _say(f"quantizing to int{bits}")
-    return quantize.quantize_params(params, bits)
-
-
-def _engine(
-    name: str,
-    loaded: checkpoints.Loaded,
-    params: Any,
-    wanted: Wanted,
-    mesh: Any,
-    draft: checkpoints.Loaded | None,
-) -> Engine:
-    tokenizer = loaded.tokenizer
-    assert tokenizer is not None
-    if draft is not None and (
-        draft.tokenizer is None or draft.tokenizer.fingerprint() != tokenizer.fingerprint()
-    ):
-        raise GeexError(
-            f"the draft model has another tokenizer than {name}", "take one trained with the same"
-        )
-    small = None if draft is None else (draft.model, draft.params)
-    config = EngineConfig(**wanted.engine)
-    engine = Engine(loaded.model, params, tokenizer, config, mesh=mesh, draft=small)
-    warm(name, engine)
-    engine.start()
-    return engine
+    """(name, parameters): as they were opened, and beside them those to compare with."""
+    if wanted.compare is None:
+        return [(name, params)]
+    known = wanted.compare.name.removesuffix(WITH_EMBEDDING) in NAMED
+    word = wanted.compare.name if known else "quantized"
+    _say(f"quantizing to {wanted.compare.name}")
+    return [(name, params), (f"{name}-{word}", wanted._compared().quantized(params))]
 
 
 def _served(
@@ -174,17 +199,17 @@ def describe(params: Any, config: Any) -> str:
     """What is served, in a few words: "int8 weights, 13.0B parameters"."""
     from geex_jax import quantize
 
-    if quantize.is_quantized(params):
-        weights = f"int{quantize.quantization_of(params).bits}"
-    else:
-        weights = str(params["embedding"]["tokens"].dtype)
-    words = [f"{weights} weights", f"computed in {config.dtype}"]
-    for field, usual, about in (
-        ("kv_cache", "model", "key-value cache"), ("activations", "float", "activations"),
-    ):  # fmt: skip
-        value = getattr(config, field, usual)
-        if value != usual:
-            words.append(f"{value} {about}")
+    formats = quantize.formats_of(params)
+    table = formats.pop(TABLE, "float")
+    stored = sorted(set(formats.values()) - {"float"})
+    words = [f"{' and '.join(stored) or params['embedding']['tokens'].dtype} weights"]
+    if table != "float":
+        words.append(f"{table} token table")
+    words.append(f"computed in {config.dtype}")
+    if config.kv_cache != "model":
+        words.append(f"{config.kv_cache} key-value cache")
+    if config.activations != "float" and stored:  # float weights meet them as they are
+        words.append(f"{config.activations} activations")
     return f"{config.name}: " * bool(config.name) + ", ".join(words)
 
 

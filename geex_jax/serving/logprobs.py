@@ -9,7 +9,7 @@ from geex_jax.inference.requests import TokenLogprob
 from geex_jax.serving.served import Served
 
 Logprobs = Sequence[TokenLogprob | None]
-LEAST = -9999.0  # JSON has no -inf; OpenAI's floor
+LEAST = -9999.0  # JSON has no -inf and no NaN; OpenAI's floor
 
 
 class Legacy:
@@ -37,7 +37,7 @@ class Legacy:
         for token, one in zip(tokens, found, strict=True):
             result["tokens"].append(text_of(token))
             result["text_offset"].append(self._offset)
-            result["token_logprobs"].append(None if one is None else max(one.logprob, LEAST))
+            result["token_logprobs"].append(None if one is None else max(LEAST, one.logprob))
             result["top_logprobs"].append(None if one is None else self._tops(one))
             self._offset += len(self._served.bytes_of(token).decode("utf-8", "ignore"))
         return result
@@ -45,7 +45,7 @@ class Legacy:
     def _tops(self, one: TokenLogprob) -> dict[str, float]:
         found: dict[str, float] = {}
         for token, value in one.top[: self._top]:
-            found.setdefault(self._served.text_of(token), max(value, LEAST))
+            found.setdefault(self._served.text_of(token), max(LEAST, value))
         return found
 
 
@@ -54,7 +54,7 @@ def chat(served: Served, found: Sequence[TokenLogprob], top: int) -> dict[str, A
 
     def entry(token: int, value: float) -> dict[str, Any]:
         data = list(served.bytes_of(token))
-        return {"token": served.text_of(token), "logprob": max(value, LEAST), "bytes": data}
+        return {"token": served.text_of(token), "logprob": max(LEAST, value), "bytes": data}
 
     content = [
         entry(one.token, one.logprob)

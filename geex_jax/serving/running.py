@@ -52,7 +52,6 @@ class Run:
             if isinstance(error, Overloaded):
                 raise overloaded(str(error)) from None
             if isinstance(error, Stopped):
-                served.trouble[:] = [str(error)]
                 raise stopping() from None
             if isinstance(error, GeexError):
                 raise refused(error) from None
@@ -132,11 +131,20 @@ class Run:
             yield choice, piece
 
     async def samples(self) -> list[Sample]:
-        """Waits for the end; returns all choices in order."""
+        """Waits for the end; returns all choices in order.
+
+        Raises:
+          ApiError: 500, the engine failed; 504, the deadline came before the first token.
+        """
         found = [Sample() for _ in range(self._unfinished)]
         async for arrived in self.pieces():
             if arrived is not None:
                 found[arrived[0]].add(arrived[1])
+        if all(s.finish == "deadline" and not s.tokens for s in found):
+            raise ApiError(
+                504, "the deadline came before the first token: too many requests wait, or the "
+                "prompt takes longer to read", code="deadline",
+            )  # fmt: skip
         return found
 
     def usage(self) -> dict[str, object]:

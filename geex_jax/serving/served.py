@@ -28,7 +28,7 @@ class Runs(Protocol):
         ...
 
     def stats(self) -> dict[str, Any]:
-        """Numbers of now."""
+        """Numbers of now; `stopped` is not 0 once it takes nothing any more."""
         ...
 
 
@@ -46,7 +46,6 @@ class Served:
       form: what is served, for people: "int8 weights, 13.0B parameters".
       queue: requests that its engine can hold, running and waiting.
       created: seconds since 1970.
-      trouble: why its engine takes nothing any more; empty while it does.
     """
 
     name: str
@@ -58,8 +57,12 @@ class Served:
     form: str = ""
     queue: int = 264
     created: int = dataclasses.field(default_factory=lambda: int(time.time()))
-    trouble: list[str] = dataclasses.field(default_factory=list)
     _texts: dict[int, str] = dataclasses.field(default_factory=dict, repr=False)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether its engine takes nothing any more."""
+        return bool(self.engine.stats().get("stopped"))
 
     @functools.cached_property
     def infill(self) -> str | None:

@@ -18,6 +18,7 @@ from geex_jax.errors import GeexError
 from geex_jax.serving.state import State
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+KEEP_ALIVE = 30  # seconds that a connection stays open for the next request
 log = logging.getLogger("geex_jax.serving")
 
 
@@ -95,13 +96,14 @@ class _Server(uvicorn.Server):
                 lifespan="off",
                 proxy_headers=False,
                 server_header=False,
-                timeout_keep_alive=30,
+                timeout_keep_alive=KEEP_ALIVE,
                 timeout_graceful_shutdown=5,
             )
         )
         self._state, self._ready = state, ready
         self._stopped_at: float | None = None
         self._stalled: dict[Any, tuple[int, float]] = {}
+        self._silent: dict[Any, tuple[Any, float]] = {}
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's; then says so."""
@@ -120,6 +122,7 @@ class _Server(uvicorn.Server):
         """Ten times a second: whether it is time to go."""
         if counter % 10 == 0:
             self._cut_off()
+            self._hang_up()
         if self._state.draining:
             now, limit = time.monotonic(), self._state.settings.drain_seconds
             if self._stopped_at is None:
@@ -151,3 +154,21 @@ class _Server(uvicorn.Server):
                 transport.abort()
             elif size:
                 self._stalled[connection] = (size, since)
+
+    def _hang_up(self) -> None:
+        """Closes connections whose client has not sent the head of a request in time.
+
+        uvicorn only closes those that are wholly silent after a request.
+        """
+        now, known, self._silent = time.monotonic(), self._silent, {}
+        patience = self._state.settings.read_seconds
+        for connection in list(self.server_state.connections):
+            cycle, transport = getattr(connection, "cycle", None), connection.transport
+            if transport is None or not (cycle is None or cycle.response_complete):
+                continue
+            # Another cycle is another request: between two glances it may have come and gone.
+            before, since = known.get(connection, (cycle, now))
+            since = since if before is cycle else now
+            self._silent[connection] = (cycle, since)
+            if now - since > patience + (0 if cycle is None else KEEP_ALIVE):
+                transport.close()

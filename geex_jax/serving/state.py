@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import AsyncIterator
 
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 
-from geex_jax.serving.errors import ApiError
+from geex_jax.serving.errors import ApiError, overloaded
 from geex_jax.serving.metrics import Metrics
 from geex_jax.serving.running import ClientGone
 from geex_jax.serving.served import Catalogue
+
+SLOWEST = 10  # times `read_seconds` that a whole body may take
+MOST_BODIES = 32  # times `max_body` that unfinished bodies may hold in memory together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +29,8 @@ class Settings:
         attacker points to this machine could call a server that listens on loopback only.
       max_body: bytes of a request.
       deadline: seconds after which a request ends where it is; None: never.
-      read_seconds: a client that sends no more of a body for so long is refused.
+      read_seconds: a client that sends no head of a request, or no more of a body, for so long is
+        refused; a whole body may take ten times as long.
       stall_seconds: a client that reads no more of an answer for so long is cut off.
       drain_seconds: how long what runs may go on once the server is told to stop.
     """
@@ -41,14 +46,15 @@ class Settings:
 
 
 class State:
-    """Attributes: catalogue, metrics, settings; `draining`; `running`, requests at work."""
+    """Attributes: catalogue, metrics, settings; `draining`; `running`, requests at work; `reading`,
+    bytes of bodies that are not whole."""
 
     def __init__(self, catalogue: Catalogue, settings: Settings):
         self.catalogue, self.settings = catalogue, settings
         self.metrics = Metrics()
         self.metrics.watch(catalogue)
         self.draining = False
-        self.running = 0
+        self.running = self.reading = 0
         # More cannot be queued anyway: they would only hold bodies in memory.
         self.most_running = 2 * sum(m.queue for m in catalogue.models.values())
 
@@ -56,15 +62,19 @@ class State:
         """The body of a request.
 
         Raises:
-          ApiError: 415 not JSON, 413 too large, 408 too slow.
+          ApiError: 415 not JSON, 413 too large, 408 too slow, 429 too many bytes of other bodies.
           ClientGone: it went while sending.
         """
-        # A page elsewhere can post text and forms without asking, but not JSON.
-        kind = http.headers.get("content-type", "application/json").partition(";")[0].strip()
+        # A page elsewhere can post text, forms, and what has no type, without asking, but not JSON.
+        usual = "" if "origin" in http.headers else "application/json"
+        kind = http.headers.get("content-type", usual).partition(";")[0].strip()
         if kind.lower() != "application/json" and not kind.lower().endswith("+json"):
             raise ApiError(
                 415, f"content type {kind[:100]!r}; send JSON with Content-Type: application/json"
             )
+        packed = http.headers.get("content-encoding", "identity")
+        if packed.strip().lower() != "identity":
+            raise ApiError(415, f"content encoding {packed[:100]!r}; send the body as it is")
         try:
             return await self._whole(http)
         except ClientDisconnect:
@@ -74,25 +84,23 @@ class State:
         limit = self.settings.max_body
         length = http.headers.get("content-length", "0")
         size, parts = 0, bytearray()
-        chunks = http.stream()
-        while True:
-            try:
-                async with asyncio.timeout(self.settings.read_seconds):
-                    chunk = await anext(chunks, None)
-            except TimeoutError:
-                raise ApiError(408, "the body did not arrive", headers={"Connection": "close"}) \
-                    from None  # fmt: skip
-            if chunk is None:
-                break
-            size += len(chunk)
-            if size <= limit:
-                parts += chunk
-            else:
-                parts.clear()
-            # Most clients read the answer only when they have sent everything: a little more is
-            # taken and thrown away. What is far too large is cut off.
-            if size > 8 * limit:
-                break
+        try:
+            async for chunk in self._chunks(http):
+                size += len(chunk)
+                self.reading -= len(parts)
+                if size <= limit:
+                    parts += chunk
+                else:
+                    parts.clear()
+                self.reading += len(parts)
+                if self.reading > MOST_BODIES * limit:
+                    raise overloaded("many large bodies are being read")
+                # Most clients read the answer only when they have sent everything: a little more
+                # is taken and thrown away. What is far too large is cut off.
+                if size > 8 * limit:
+                    break
+        finally:
+            self.reading -= len(parts)
         if size > limit:
             sent = max(size, int(length) if length.isdecimal() else 0)
             raise ApiError(
@@ -100,6 +108,22 @@ class State:
                 code="body_too_large", headers={"Connection": "close"},
             )  # fmt: skip
         return bytes(parts)
+
+    async def _chunks(self, http: HttpRequest) -> AsyncIterator[bytes]:
+        """The parts of a body, as long as they come, and not for ever."""
+        seconds, chunks = self.settings.read_seconds, http.stream()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + SLOWEST * seconds
+        while True:
+            try:
+                async with asyncio.timeout_at(min(loop.time() + seconds, end)):
+                    chunk = await anext(chunks, None)
+            except TimeoutError:
+                raise ApiError(408, "the body did not arrive", headers={"Connection": "close"}) \
+                    from None  # fmt: skip
+            if chunk is None:
+                return
+            yield chunk
 
 
 def state_of(http: HttpRequest) -> State:

@@ -37,15 +37,16 @@ async def tokenize(http: HttpRequest) -> Response:
     body = parse(TokenizeBody, await state.read(http))
     served = state.catalogue.get(body.model)
     tokenizer = served.tokenizer
+
+    def work() -> tuple[list[int], list[str] | None]:
+        whole = body.prompt == end_string(tokenizer)
+        ids = [tokenizer.eos_id] if whole else tokenizer.encode(body.prompt)
+        return ids, [served.text_of(i) for i in ids] if body.return_token_strs else None
+
     try:
-        if body.prompt == end_string(tokenizer):
-            ids = [tokenizer.eos_id]
-        else:
-            work = functools.partial(tokenizer.encode, body.prompt)
-            ids = await asking.in_thread(len(body.prompt), work)
+        ids, texts = await asking.in_thread(len(body.prompt), work)
     except GeexError as error:
         raise refused(error, "prompt") from None
-    texts = [served.text_of(i) for i in ids] if body.return_token_strs else None
     return answers.answer(
         {"count": len(ids), "max_model_len": served.context, "tokens": ids, "token_strs": texts}
     )

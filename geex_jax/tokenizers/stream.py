@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Sequence
 
 from geex_jax.tokenizers.base import Tokenizer
+
+MOST_BYTES = 4  # of a character in UTF-8
 
 
 class StreamDecoder:
@@ -36,6 +39,22 @@ class StreamDecoder:
             self._before_bytes += data
             self._settled = token < len(self._lengths) and bool(self._lengths[token])
         return self._utf8.decode(data)
+
+    def follow(self, tokens: Sequence[int]) -> None:
+        """Stands behind ids whose text nobody wants, as if each had been pushed.
+
+        Only what the text to come depends on is decoded: up to the first text, and the end.
+        """
+        first, last, need = 0, len(tokens), 2 * MOST_BYTES
+        while first < last and not self._settled:
+            self.push(tokens[first])
+            first += 1
+        while last > first and need > 0:
+            last -= 1
+            token = int(tokens[last])
+            need -= int(self._lengths[token]) if token < len(self._lengths) else 0
+        for token in tokens[last:]:
+            self.push(token)
 
     def flush(self) -> str:
         """Ends the stream; returns U+FFFD for an unfinished character, else "".

@@ -37,18 +37,25 @@ def test_the_figures_add_up():
     engine = FakeEngine(slots=4, pause=0.001)
     with running([served(engine=engine)]) as client:
         result = asyncio.run(serve_bench.measure(Stand(client.port), args))
-    assert len(engine.seen) == 5 + 5 + 40
+    assert len(engine.seen) == 5 + 2 * (5 + 5) + 40
     lengths = sorted(len(r.prompt) for r in engine.seen[-40:])
     assert lengths == sorted(len(a.prompt) for a in asks)
-    alone, many = result["alone"], result["many"]
-    assert alone["tokens"] == sum(a.tokens for a in asks[:5]) and alone["left"] == 0
+    alone, together, many = (result[key] for key in ("alone", "together", "many"))
+    assert alone["tokens"] == together["tokens"] == sum(a.tokens for a in asks[:5])
+    assert alone["left"] == together["left"] == 0
+    assert result["ratio"] == together["tokens_per_second"] / alone["tokens_per_second"] > 1
     assert many["tokens"] == sum(a.tokens for a in asks if not a.leave)
     assert many["left"] == sum(a.leave is not None for a in asks)
-    assert many["errors"] == alone["errors"] == 0
+    assert many["errors"] == alone["errors"] == together["errors"] == 0
     assert 0 < many["first_ms"][0] <= many["first_ms"][1]
     assert (result["slots_busy"], result["queue"]) == (0, 0)
     text = "\n".join(serve_bench.lines(result))
-    assert "8 clients" in text and "12 MB before" in text and "slots still busy: 0" in text
+    assert (
+        "8 clients" in text
+        and "5 at once" in text
+        and "12 MB before" in text
+        and "slots still busy: 0" in text
+    )
 
 
 def test_faults_and_leaks_are_seen():

@@ -136,12 +136,26 @@ def test_generate_guesses_searches_and_tells_probabilities(small, capsys):
     assert len(beams) == 4 and beams[0]["tokens"] != beams[1]["tokens"]
 
 
+def test_generate_quantizes_while_loading(folder, small, monkeypatch):
+    run = []
+    monkeypatch.setattr("geex_jax.inference.generate", lambda *given, **_: run.append(given) or [])
+    command = ["--prompt", "x", "--activations", "int8", "--kv-cache", "int8"]
+    for checkpoint, flags in (("model", ["--policy", "int8"]), (small.name, [])):
+        assert main(["generate", "--checkpoint", str(folder / checkpoint), *command, *flags]) == 0
+    for model, params, *_ in run:
+        assert (model.config.activations, model.config.kv_cache) == ("int8", "int8")
+        assert params["layers"]["mlp"]["up"]["kernel_int8"].dtype == jnp.int8
+    jax.tree.map(np.testing.assert_array_equal, run[0][1], run[1][1])
+
+
 def test_generate_refuses_in_one_line(small, tmp_path, capsys):
     (tmp_path / "latin").write_bytes(b"\xe9")
     base = ["generate", "--checkpoint", str(small)]
     for arguments, message in [
         (base, "no prompt"),
         (["generate", "--checkpoint", str(tmp_path), "--prompt", "x"], "no config.json"),
+        ([*base, "--prompt", "x", "--policy", "int3"], "unknown policy 'int3'"),
+        ([*base, "--prompt", "x", "--policy", "int8"], "quantized already"),
         ([*base, "--prompt", "x", "--language", "pyhton"], "did you mean Python"),
         ([*base, "--prompt", "x", "--top-p", "2"], "top_p = 2.0"),
         ([*base, "--prompt", "item_ " * 200], "shorten it to 95"),
@@ -152,6 +166,7 @@ def test_generate_refuses_in_one_line(small, tmp_path, capsys):
         ([*base, "--prompt", "x", "--logprobs", "2"], "add --json"),
         ([*base, "--prompt", "x", "--draft", str(small)], "add --speculate"),
         ([*base, "--prompt", "x", "--beams", "2", "--temperature", "1"], "leave it out"),
+        ([*base, "--prompt", "x", "--length-penalty", "2"], "add --beams"),
         ([*base, "--prompt", "x", "--beams", "2", "--num-samples", "3"], "3 of 2 beams"),
     ]:
         assert main(arguments) == 2

@@ -1,31 +1,20 @@
 """The C++ kernels: built by this machine's compiler, equal to the plain way to the bit."""
 
-import shutil
+from platform import machine
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from geex_jax import cli
 from geex_jax.errors import GeexError
+from geex_jax.kernels import cpu, quantized_matmul
 from geex_jax.kernels import cpu_native as native
-from geex_jax.kernels import quantized_matmul
+from geex_jax.kernels.quantized import reference
 from geex_jax.quantize import quantize_kernel
 
 RANDOM = np.random.default_rng(0)
-pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="no g++")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def library(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GEEX_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.delenv("GEEX_KERNELS", raising=False)
-        assert not native.available()
-        assert cli.main(["build-kernels"]) == 0
-        assert native.available()
-        yield native.library()
+pytestmark = pytest.mark.usefixtures("library")
 
 
 def both(call, monkeypatch):
@@ -37,21 +26,77 @@ def both(call, monkeypatch):
     return out
 
 
-# Rows of all tile sizes, odd columns, outputs that no group divides, several parts.
-@pytest.mark.parametrize("shape", [(1, 1024, 2048), (2, 65, 7), (3, 100, 9), (23, 1037, 130)])
-@pytest.mark.parametrize("activations", ["int8", "float"])
-def test_the_same_bits_as_the_plain_way(shape, activations, monkeypatch):
-    rows, width, outputs = shape
+def leaves_of(width, outputs, bits, group=None):
     kernel = jnp.asarray(RANDOM.standard_normal((width, outputs)), jnp.float32)
-    ints, scale = quantize_kernel(kernel, 8, "clean")
-    x = jnp.asarray(RANDOM.standard_normal((rows, width)), jnp.float32)
-    if activations == "float" and rows > 20:
-        rows, x = 20, x[:20]  # above, the plain way widens the weights
-    leaves = {"kernel_int8": ints, "kernel_scale": scale}
-    run = lambda: quantized_matmul(x, leaves, activations=activations)  # noqa: E731
-    with_kernels, without = both(run, monkeypatch)
-    np.testing.assert_array_equal(with_kernels, without)
-    assert with_kernels.shape == (rows, outputs)
+    ints, scale = quantize_kernel(kernel, bits, "clean", group)
+    return {f"kernel_int{bits}": ints, "kernel_scale": scale}
+
+
+# Few rows and tiles of many, odd columns, outputs that no vector divides, several blocks and parts;
+# rows of zeros, of numbers that are taken for zeros, and of very different size.
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("limbs", [1, 2, 3])
+def test_the_same_bits_as_the_plain_way(bits, limbs):
+    plain = jax.jit(cpu.plain_matmul, static_argnums=2)
+    shapes = [(1, 1024, 2048), (2, 66, 7), (9, 1, 1), (23, 1038, 130), (300, 96, 70)]
+    for rows, width, outputs in shapes:
+        if width % 2 and bits == 4:
+            continue
+        leaves = leaves_of(width, outputs, bits)
+        x = RANDOM.standard_normal((rows, width)) * np.exp(5 * RANDOM.standard_normal((rows, 1)))
+        if rows > 2:
+            x[0], x[1] = 0, 1e-39
+        x = jnp.asarray(x, jnp.float32)
+        y = native.matmul(x, leaves[f"kernel_int{bits}"], leaves["kernel_scale"], limbs)
+        np.testing.assert_array_equal(y, plain(x, leaves, limbs))
+
+
+def test_what_is_not_a_number_stays_visible():
+    leaves = leaves_of(64, 16, 8)
+    for value in (jnp.nan, jnp.inf, -jnp.inf):
+        x = jnp.ones((3, 64)).at[1, 5].set(value)
+        for limbs in (1, 3):
+            y = native.matmul(x, leaves["kernel_int8"], leaves["kernel_scale"], limbs)
+            assert np.isnan(y[1]).all() and np.isfinite(y[::2]).all()
+
+
+@pytest.mark.parametrize("activations", ["int8", "float"])
+def test_one_function_with_and_without(activations, monkeypatch):
+    for rows, group in ((3, None), (20, None), (1, 32), (5, 64), (40, 128)):
+        leaves = leaves_of(256, 70, 8 if group is None else 4, group)
+        x = jnp.asarray(RANDOM.standard_normal((rows, 256)), jnp.float32)
+        run = lambda: quantized_matmul(x, leaves, activations=activations)  # noqa: E731, B023
+        with_kernels, without = both(run, monkeypatch)
+        if group is None:
+            np.testing.assert_array_equal(with_kernels, without)
+        else:  # the sums of groups are rounded
+            np.testing.assert_allclose(with_kernels, without, rtol=1e-5, atol=3e-5)
+        assert with_kernels.shape == (rows, 70)
+
+
+def test_slopes_are_those_of_the_product():
+    leaves = leaves_of(64, 16, 4, 32)
+    x = jnp.asarray(RANDOM.standard_normal((2, 64)), jnp.float32)
+    slope = jax.grad(lambda x, way: way(x, leaves).sum())
+    expected = slope(x, reference)
+    np.testing.assert_allclose(slope(x, quantized_matmul), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(machine() != "x86_64", reason="compiles for older x86")
+@pytest.mark.parametrize("cpu_type", ["haswell", "x86-64"])
+def test_cpus_without_vnni(cpu_type, tmp_path, monkeypatch):
+    if cpu_type == "haswell" and " avx2 " not in "".join(native._cpuinfo()):
+        pytest.skip("no AVX2")
+    compiler = tmp_path / "compiler"
+    compiler.write_text(f'#!/bin/sh\nexec g++ "$@" -march={cpu_type}\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("GEEX_CACHE", str(tmp_path))
+    native.build(str(compiler))  # compares with the plain way
+    for rows in (1, 40):
+        leaves = leaves_of(256, 70, 4, 32)
+        x = jnp.asarray(RANDOM.standard_normal((rows, 256)), jnp.float32)
+        y = native.matmul(x, leaves["kernel_int4"], leaves["kernel_scale"], 3)
+        np.testing.assert_allclose(y, reference(x, leaves), rtol=1e-5, atol=3e-5)
 
 
 def test_in_a_loop_over_a_stack_of_layers(monkeypatch):

@@ -52,7 +52,8 @@ class FakeEngine:
         return ticket
 
     def stats(self):
-        return {"slots_busy": len(self.active), "queue": len(self.waiting)}
+        now = {"slots_busy": len(self.active), "queue": len(self.waiting)}
+        return now | ({"stopped": 1} if self.stopped else {})
 
     def stop(self, drain=True, timeout=None):
         with self.changed:
@@ -70,7 +71,7 @@ class FakeEngine:
                     self.active.append(self.waiting.popleft())
             if self.gate is not None:
                 self.gate.wait(0.01)
-                if not self.gate.is_set() and not any(t.cancelled for t, _ in self.active):
+                if not self.gate.is_set() and not any(map(ended_early, self.active)):
                     continue
             if self.pause:
                 time.sleep(self.pause)
@@ -79,6 +80,17 @@ class FakeEngine:
                     if not writer.ended:
                         ticket.put(writer.step(ticket, self.fail_at))
             self.active = [(t, w) for t, w in self.active if not t.done]
+
+
+def late(ticket):
+    """Whether a request's deadline is over."""
+    deadline = ticket.request.params.deadline
+    return deadline is not None and time.monotonic() - ticket.submitted > deadline
+
+
+def ended_early(work):
+    """Whether a request ends although nothing may be written."""
+    return work[0].cancelled or late(work[0])
 
 
 class _Writer:
@@ -91,8 +103,9 @@ class _Writer:
         if params.prompt_logprobs and ticket.prompt_logprobs is None:
             rest = self.request.prompt[1:]
             ticket.prompt_logprobs = [None, *(self._logprob(t) for t in rest)]
-        if ticket.cancelled:
-            return self._end([], self.scanner.flush(), "cancelled")
+        if ticket.cancelled or late(ticket):
+            how = "cancelled" if ticket.cancelled else "deadline"
+            return self._end([], self.scanner.flush(), how)
         if fail_at is not None and self.drawn >= fail_at:
             return self._end([], "", "error", "the chip caught fire")
         if self.drawn >= params.max_new_tokens:

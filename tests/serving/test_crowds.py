@@ -1,8 +1,10 @@
 """Many clients, clients that go, clients that do not read; and nothing left behind."""
 
 import asyncio
+import contextlib
 import gc
 import json
+import select
 import socket
 import threading
 
@@ -82,6 +84,52 @@ def test_a_client_that_goes_while_sending(engine):
         sock.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
         assert b"408" in sock.recv(1000)  # it never sends the rest
         sock.close()
+
+
+def test_clients_that_send_too_slowly():
+    with running([served()], Settings(read_seconds=0.3)) as client:
+        state = client.app.state.serving
+        silent, half, dribble = (
+            socket.create_connection(("127.0.0.1", client.port), 30) for _ in range(3)
+        )
+        half.sendall(b"POST /v1/completions HTTP/1.1\r\nHost:")
+        dribble.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n")
+
+        def refused():  # never silent for long, and never done
+            with contextlib.suppress(OSError):
+                dribble.sendall(b" ")
+            return bool(select.select([dribble], [], [], 0.05)[0])
+
+        wait_for(refused)
+        assert b" 408 " in dribble.recv(1000)
+        assert silent.recv(1) == half.recv(1) == b""  # no head of a request: hung up
+        assert client.get("/health").status_code == 200 and state.reading == 0
+        for sock in (silent, half, dribble):
+            sock.close()
+
+
+def test_unfinished_bodies_do_not_fill_the_memory():
+    with running([served()], Settings(max_body=1000)) as client:
+        state = client.app.state.serving
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+        sockets = []
+        for sent in range(33):
+            wait_for(lambda sent=sent: state.reading == 999 * min(sent, 32))
+            sockets.append(socket.create_connection(("127.0.0.1", client.port)))
+            sockets[-1].sendall(head + b" " * 999)
+        assert b" 429 " in sockets[-1].recv(1000)
+        for sock in sockets:
+            sock.close()
+        wait_for(lambda: state.reading == 0 and state.running == 0)
+
+
+def test_what_fails_before_it_is_answered_leaves_no_request_behind(monkeypatch):
+    engine = FakeEngine(gate=threading.Event())
+    model = served(engine=engine)
+    monkeypatch.setattr(model.tokenizer, "decode", lambda ids: 1 / 0)  # the echo of ids
+    with running([model]) as client:
+        answer = client.post(COMPLETIONS, json={"prompt": [65], "echo": True})
+        assert answer.status_code == 500 and not engine.seen
 
 
 def test_a_slow_reader_gets_all_of_it_in_fewer_pieces():

@@ -1,8 +1,10 @@
 """What is refused, with which status, and always in OpenAI's shape."""
 
+import functools
 import json
 import threading
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -62,6 +64,8 @@ def error_of(answer):
         (COMPLETIONS, {"prompt": "a", "logit_bias": {"999": 1}}, "logit_bias"),
         (COMPLETIONS, {"prompt": "a", "logit_bias": {"5": 101}}, "logit_bias.5"),
         (COMPLETIONS, {"prompt": "a", "best_of": 4}, "best_of"),
+        (COMPLETIONS, {"prompt": "a", "logprobs": 20, "n": 128, "max_tokens": 999}, "logprobs"),
+        (CHAT, {"messages": HI, "logprobs": True, "top_logprobs": 20, "n": 64}, "logprobs"),
         (COMPLETIONS, {"prompt": "a", "suffix": "b"}, "suffix"),
         (COMPLETIONS, {"prompt": "a", "language": "pyhton"}, "language"),
         (COMPLETIONS, {"prompt": "a", "end_rule": "sql"}, "end_rule"),
@@ -190,6 +194,35 @@ def test_only_json_is_read(client):
         error_of(answer)
 
 
+def test_a_page_elsewhere_cannot_post_without_a_type(client):
+    # fetch(url, {body: new Blob([...])}) sends no type, and a browser does not ask before it.
+    with httpx.Client(base_url=client.base_url) as bare:
+        post = functools.partial(bare.post, COMPLETIONS, content=b'{"prompt": "a"}')
+        assert post().status_code == 200
+        assert post(headers={"Origin": "https://evil.example"}).status_code == 415
+        packed = post(headers={"Content-Encoding": "gzip"})
+        assert packed.status_code == 415 and "gzip" in error_of(packed)["message"]
+
+
+def test_too_many_prompts_are_refused_before_they_are_encoded(monkeypatch):
+    model = served()
+    monkeypatch.setattr(model.tokenizer, "encode", lambda *_, **__: pytest.fail("encoded"))
+    with running([model]) as client:
+        for body in ({"prompt": ["a"] * 300}, {"prompt": ["a"] * 150, "n": 2, "suffix": "b"}):
+            answer = client.post(COMPLETIONS, json=body)
+            assert answer.status_code == 400 and error_of(answer)["code"] == "too_many_prompts"
+
+
+def test_a_deadline_before_the_first_token_is_504():
+    with running([served(gate=threading.Event())], Settings(deadline=0.05)) as client:
+        answer = client.post(COMPLETIONS, json={"prompt": ["a", "b"]})
+        assert answer.status_code == 504 and error_of(answer)["code"] == "deadline"
+    with running([served(pause=0.02)], Settings(deadline=0.2)) as client:  # and it ends there
+        answer = client.post(COMPLETIONS, json={"prompt": "a", "max_tokens": 1000})
+        assert answer.status_code == 200
+        assert answer.json()["choices"][0]["finish_detail"] == "deadline"
+
+
 def test_a_full_queue_is_429_with_retry_after():
     gate = threading.Event()
     engine = FakeEngine(slots=1, max_waiting=2, gate=gate)
@@ -221,9 +254,9 @@ def test_an_engine_that_fails():
         assert client.get("/health").status_code == 200
         # It gives up in the end, as the real one does after some failures in a row.
         client.app.state.serving.catalogue.get(None).engine.stop()
-        assert client.post(COMPLETIONS, json={"prompt": "a"}).status_code == 503
         answer = client.get("/health")
         assert answer.status_code == 503 and answer.json()["status"] == "failed"
+        assert client.post(COMPLETIONS, json={"prompt": "a"}).status_code == 503
 
 
 def test_keys_hosts_and_origins():

@@ -1,5 +1,7 @@
 """`geex serve` as a process with a real model: start, answers, SIGTERM; and what it refuses."""
 
+import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -11,18 +13,22 @@ import sys
 import threading
 
 import httpx
+import jax
+import numpy as np
 import pytest
 
-from geex_jax import checkpoints
+from geex_jax import checkpoints, quantize
+from geex_jax.checkpoints import Form
 from geex_jax.cli import Parser, main
 from geex_jax.cli import serve as verb
 from geex_jax.errors import GeexError
-from geex_jax.inference import generate
-from geex_jax.quantize import quantization_of
-from geex_jax.serving.loading import Wanted, describe, forms
+from geex_jax.inference import generate, prepare
+from geex_jax.serving.loading import Wanted, describe, load
 from tests import xla
+from tests.serving.servers import wait_for
 from tests.serving.tiny import CONFIG, write_model
 
+MIXED = "(value|output|down)=int8,(query|key|up)=int4-g32,.*=float"
 REPO = pathlib.Path(__file__).parents[2]
 
 
@@ -98,6 +104,30 @@ def test_a_drawn_end_of_text_has_its_log_probability(server, folder):
     assert ended["text"] == "def item_7"
 
 
+def test_rows_of_clients_that_leave_are_free_again(server):
+    _, client = server
+    body = {"prompt": ["def item", "return"], "max_tokens": 100, "n": 3, "stream": True,
+            "ignore_eos": True}  # fmt: skip
+
+    def rows(kind):
+        found = re.search(
+            rf'geex_engine_{kind}{{model="small"}} (\S+)', client.get("/metrics").text
+        )
+        return float(found[1]) if found else 0.0
+
+    before = rows("finished_length")
+    with contextlib.ExitStack() as streams:  # 24 samples for 4 rows
+        answers = [
+            streams.enter_context(client.stream("POST", "/v1/completions", json=body))
+            for _ in range(4)
+        ]
+        assert next(answers[0].iter_text())
+    wait_for(lambda: (rows("slots_busy"), rows("queue")) == (0, 0))
+    ended = rows("finished_cancelled"), rows("finished_length") - before
+    assert sum(ended) == 24 and ended[0] >= 6
+    assert rows("stopped") == 0
+
+
 def test_sigterm_finishes_what_runs_and_takes_nothing_new(server):
     process, client = server
     body = {"prompt": ["def item"] * 190, "max_tokens": 100, "ignore_eos": True, "stream": True}
@@ -119,15 +149,43 @@ def test_sigterm_finishes_what_runs_and_takes_nothing_new(server):
     assert "requests have 60 s to finish" in "".join(client.errors)
 
 
-def test_float_and_quantized_side_by_side(folder):
-    params = checkpoints.load_model(folder).params
-    [(name, alone)] = forms("m", params, Wanted([], bits=8))
-    assert name == "m" and quantization_of(alone).bits == 8
-    [(first, same), (second, small)] = forms("m", params, Wanted([], compare_bits=4))
-    assert (first, second) == ("m", "m-int4") and same is params
-    assert describe(small, CONFIG) == "custom: int4 weights, computed in float32"
+def test_float_and_quantized_side_by_side(folder, monkeypatch):
+    """Laid out for a CPU too: what both share outlives the float tree that is given up."""
+    laid_out = functools.partial(prepare, least=0)
+    monkeypatch.setattr("geex_jax.inference.engine.prepare", laid_out)
+    monkeypatch.setattr("geex_jax.serving.loading.warm", lambda *_: None)
+    changes = {"activations": "int8", "kv_cache": "int8"}
+    models = load(Wanted([("m", str(folder))], Form(changes=changes), quantize.parse("int4")))
+    about = "computed in float32, int8 key-value cache"
+    assert [(m.name, m.form) for m in models] == [
+        ("m", f"custom: float32 weights, {about}"),
+        ("m-int4", f"custom: int4 weights, {about}, int8 activations"),
+    ]
+    plain = checkpoints.load_model(folder, **changes)
+    for served, params in zip(models, (plain.params, quantize(plain.params, 4)), strict=True):
+        served.engine.stop(drain=False)
+        assert served.engine.model == plain.model and plain.config.kv_cache == "int8"
+        expected = laid_out(plain.model, params)[1]
+        found = served.engine.programs.weights[0]
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_a_policy_quantizes_while_loading(folder, tmp_path):
+    whole = checkpoints.load_model(folder)
+    for policy, rounding, form in (
+        (MIXED, "clean", "int4-g32 and int8 weights"),
+        ("int8+embedding", "official", "int8 weights, int8 token table"),
+    ):
+        found = Form(quantize.parse(policy), rounding).open(folder)
+        expected = quantize(whole.params, policy, rounding)
+        jax.tree.map(np.testing.assert_array_equal, found.params, expected)
+        assert describe(found.params, CONFIG) == f"custom: {form}, computed in float32"
+    checkpoints.save_model(tmp_path / "small", whole.config, expected, whole.tokenizer)
+    stored = Form(changes={"activations": "int8"})
+    stored.check(tmp_path / "small")  # what is stored in integers needs no policy
+    jax.tree.map(np.testing.assert_array_equal, stored.open(tmp_path / "small").params, expected)
     with pytest.raises(GeexError, match="quantized already"):
-        forms("m", small, Wanted([], bits=8))
+        Form(quantize.parse(8)).check(tmp_path / "small")
 
 
 @pytest.mark.parametrize(
@@ -136,19 +194,31 @@ def test_float_and_quantized_side_by_side(folder):
         (["--checkpoint", "nowhere"], "no checkpoint folder"),
         (["--checkpoint", "{m}", "--checkpoint", "{m}"], "two models are named 'tiny'"),
         (["--checkpoint", "{m}", "--bits", "8", "--compare-bits", "8"], "give one of them"),
+        (["--checkpoint", "{m}", "--bits", "8", "--policy", "int8"], "give one of them"),
+        (["--checkpoint", "{m}", "--policy", "int9"], "unknown policy 'int9'"),
+        (["--checkpoint", "{m}", "--compare-policy", "mlp/up=int3"], "unknown format 'int3'"),
+        (["--checkpoint", "{m}", "--policy", "int4-g64"], "groups of 64 do not divide"),
+        (["--checkpoint", "{m}", "--policy", "norms=int8"], "no rule of policy"),
+        (["--checkpoint", "{m}", "--rounding", "official"], "--rounding without --policy"),
+        (["--checkpoint", "{m}", "--activations", "int8"], "no weight of"),
+        (["--checkpoint", "{m}", "--draft", "{m}", "--speculate", "0"], "speculate = 0"),
         (["--checkpoint", "{m}", "--bits", "5"], "choose from"),
         (["--checkpoint", "{m}", "--port", "{p}"], "cannot listen on 127.0.0.1"),
         (["--checkpoint", "{m}", "--port", "99999"], "99999"),
         (["--checkpoint", "{m}", "--host", "no.such.host.invalid"], "no address"),
         (["--checkpoint", "{m}", "--api-key", ""], "an empty --api-key"),
         (["--checkpoint", "{m}", "--max-body-mb", "0"], "--max-body-mb 0"),
+        (["--checkpoint", "{m}", "--max-body-mb", "inf"], "--max-body-mb inf"),
+        (["--checkpoint", "{m}", "--cors", "https://a.example/"], "not what browsers send"),
         (["--checkpoint", "{m}", "--context", "999"], "engine.context = 999"),
         (["--checkpoint", "{m}", "--slots", "0"], "engine.slots = 0"),
         (["--checkpoint", "{m}", "--mesh", "tensr=2"], "unknown mesh axis"),
         (["--checkpiont", "{m}"], "--checkpoint"),
     ],
 )
-def test_refusals_are_one_line(folder, flags, message, capsys):
+def test_refusals_are_one_line(folder, flags, message, capsys, monkeypatch):
+    # All of it is known before a parameter is read.
+    monkeypatch.setattr("geex_jax.checkpoints.store.restore", lambda *_: pytest.fail("loaded"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert main(["serve", *(f.format(m=folder, p=port) for f in flags)]) == 2
@@ -167,7 +237,7 @@ def test_who_may_come_in(monkeypatch):
     assert "my.name" in settings("--allow-host", "My.Name")["hosts"]
     assert settings("--host", "0.0.0.0")["hosts"] == ()  # others come under names unknown here
     assert settings("--deadline", "0")["deadline"] is None
-    monkeypatch.setenv("GEEX_API_KEY", "sesame")
+    monkeypatch.setenv("GEEX_API_KEY", "sesame\n")
     assert settings()["api_keys"] == ("sesame",) and settings()["hosts"] == ()
     assert settings("--api-key", "a", "--api-key", "b")["api_keys"] == ("a", "b")
 

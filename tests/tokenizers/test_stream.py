@@ -27,6 +27,21 @@ def test_random_ids_join_to_decode(tokenizer):
         assert joined == tokenizer.decode(ids)
 
 
+def test_what_follows_other_ids_is_the_same_as_if_they_had_been_pushed(tokenizer):
+    rng = random.Random(1)
+    texts = [t for t in TEXTS if t] + ["😀" * 40, " ", "x" * 50]
+    for _ in range(200):
+        ids = tokenizer.encode("".join(rng.choices(texts, k=rng.randrange(8))))
+        ids[: rng.randrange(3)] = [rng.randrange(tokenizer.vocab_size + 3) for _ in range(2)]
+        cut = rng.randrange(len(ids) + 1)
+        pushed, skipped = StreamDecoder(tokenizer), StreamDecoder(tokenizer)
+        for token in ids[:cut]:
+            pushed.push(token)
+        skipped.follow(ids[:cut])
+        expected = [pushed.push(token) for token in ids[cut:]] + [pushed.flush()]
+        assert [skipped.push(token) for token in ids[cut:]] + [skipped.flush()] == expected
+
+
 def test_an_unfinished_character_waits_and_then_is_replaced(tokenizer):
     ids = tokenizer.encode("😀")
     assert len(ids) > 1, "the vocabulary must not know this character"
