@@ -178,7 +178,7 @@ def test_schedule_warms_up_and_ends_where_it_says():
 
 def test_what_is_not_finite_is_skipped_and_counted():
     model, optimizer = Transformer(CONFIG), make_optimizer(OPTIMIZER)
-    state = init_state(model, optimizer)
+    state = jax.jit(lambda: init_state(model, optimizer))()
     good, bad = batches(2)
     update = jax.jit(train_step)
     state, _ = update(state, good)
@@ -196,7 +196,7 @@ def test_a_spike_is_skipped_once_the_window_is_half_full():
     model = Transformer(CONFIG)
     optimizer = make_optimizer(OptimizerConfig(lr=1e-3, warmup=1, steps=100))
     step_config = StepConfig(skip_sigma=4.0, skip_window=8)
-    state = init_state(model, optimizer, config=step_config)
+    state = jax.jit(lambda: init_state(model, optimizer, config=step_config))()
     update = jax.jit(train_step)
     for batch in batches(4):
         state, metrics = update(state, batch)
