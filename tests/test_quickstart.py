@@ -13,6 +13,7 @@ from geex_jax import quickstart
 from geex_jax.errors import GeexError
 from geex_jax.quickstart import programs, report
 from geex_jax.quickstart.stages import Stages
+from tests import xla
 
 
 def test_a_command_that_fails_ends_the_row_of_commands(capsys):
@@ -64,7 +65,7 @@ def test_from_tasks_and_sources_to_a_report(tmp_path):
     for name in ("json", "email", "asyncio", "unittest", "importlib", "xml"):
         shutil.copytree(f"{sysconfig.get_path('stdlib')}/{name}", code / name)
     # A process of its own, on one device: the tests' own has eight.
-    environment = {**os.environ, "GEEX_CACHE": str(tmp_path / "cache"), "XLA_FLAGS": ""}
+    environment = {**os.environ, "GEEX_CACHE": str(tmp_path / "cache"), "XLA_FLAGS": xla.flags()}
     subprocess.run([sys.executable, "-c", SMALL, output, code], env=environment, check=True)
     text = (output / "report.md").read_text()
     # So few steps teach nothing: what counts is that real verdicts of both models stand there.

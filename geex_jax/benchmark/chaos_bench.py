@@ -31,6 +31,7 @@ from geex_jax.errors import GeexError
 
 TOLERANCE = 1e-3  # of the largest weight, for sums in another order over some tens of steps
 SAME, OTHER = {"fsdp": 4}, {"fsdp": 2, "tensor": 2}
+_DEVICES = "--xla_force_host_platform_device_count"
 _WAIT = 900.0  # seconds for one group of processes
 _EXPERIMENT = """
 from geex_jax.training.config import default_config
@@ -173,7 +174,7 @@ class _Group:
         environment = {
             **os.environ,
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={4 // count}",
+            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}={4 // count}".strip(),
             "JAX_COMPILATION_CACHE_DIR": str(cache),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",

@@ -358,12 +358,25 @@ def mutated(code: str, source: random.Random) -> str:
     return code[:at] + code[at + 1 :]
 
 
-def reference(text: str, folder) -> Outcome:
-    """The verdict of a javac and a java of the program's own."""
-    (folder / "Main.java").write_text(text)
-    if subprocess.run(["javac", "Main.java"], cwd=folder, capture_output=True).returncode:
+# javac itself, called once a folder: a process each would take most of its time to start.
+JAVACS = """
+class Javacs {
+    public static void main(String[] folders) {
+        var javac = javax.tools.ToolProvider.getSystemJavaCompiler();
+        var nothing = java.io.OutputStream.nullOutputStream();
+        for (String x : folders) javac.run(null, nothing, nothing, "-d", x, "-cp", x,
+            "-encoding", "UTF-8", x + "/Main.java");
+    }
+}
+"""
+
+
+def reference(folder) -> Outcome:
+    """The verdict of a java of the program's own, over what javac has left in the folder."""
+    if not (folder / "Main.class").exists():
         return Outcome.COMPILE_ERROR
-    command = ["bash", "-c", "ulimit -t 4; exec java -cp . Main"]
+    quick = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+    command = ["bash", "-c", f"ulimit -t 4; exec java {quick} -cp . Main"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode in (0, 1):
         wrong = "AssertionError" in done.stderr
@@ -382,6 +395,11 @@ def test_verdicts_are_the_references(sandbox, rows, tmp_path):
     programs = [Java().assemble(row, code) for row, code in zip(rows, codes, strict=True)]
     found = judge(sandbox, *programs, limits=Limits())
     assert len({v.outcome for v in found}) >= 4
-    for number, (one, verdict) in enumerate(zip(programs, found, strict=True)):
-        (folder := tmp_path / str(number)).mkdir()
-        assert verdict.outcome is reference(one.text, folder), (one.task_id, verdict.message)
+    folders = [tmp_path / str(number) for number in range(len(programs))]
+    for folder, one in zip(folders, programs, strict=True):
+        folder.mkdir()
+        (folder / "Main.java").write_text(one.text)
+    (tmp_path / "Javacs.java").write_text(JAVACS)
+    subprocess.run(["java", tmp_path / "Javacs.java", *folders], check=True)
+    for folder, one, verdict in zip(folders, programs, found, strict=True):
+        assert verdict.outcome is reference(folder), (one.task_id, verdict.message)

@@ -190,17 +190,13 @@ def test_shots_are_passed_on():
 @pytest.fixture(scope="module")
 def checkpoint():
     """A checkpoint that draws from a small model of bytes."""
-    import jax
-
     from geex_jax.checkpoints.store import Loaded
     from tests.inference.helpers import ByteTokenizer, small_model
 
-    jax.config.update("jax_disable_most_optimizations", True)
     model, params = small_model()
     made = sources.Checkpoint("unused")
     made._loaded = Loaded(model, params, ByteTokenizer(), {})
-    yield made
-    jax.config.update("jax_disable_most_optimizations", False)
+    return made
 
 
 # Two rows and 40 tokens nearly everywhere: each other shape would be compiled anew.

@@ -43,14 +43,6 @@ FOLDERS = {
 LOGITS = 3e-4  # the tolerance that the references suggest
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Turns the compiler's costly passes off: these programs run for milliseconds."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def run(config: ModelConfig, params, tokens, positions=None, segment_ids=None):
     """Logits and the sown hidden states."""

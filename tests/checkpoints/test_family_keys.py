@@ -13,6 +13,7 @@ from geex_jax.checkpoints.families.fields import FREE, ONLY
 from geex_jax.checkpoints.source import read_params
 from geex_jax.checkpoints.sources import open_source
 from geex_jax.models import Transformer
+from tests.models.running import apply
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -62,7 +63,7 @@ def theirs(model) -> np.ndarray:
 def ours(folder: pathlib.Path) -> np.ndarray:
     """Logits of an outside folder, opened without converting it."""
     source = open_source(folder)
-    return np.asarray(Transformer(source.config).apply({"params": read_params(source)}, TOKENS))
+    return np.asarray(apply(Transformer(source.config), read_params(source), TOKENS))
 
 
 def class_values(family: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from geex_jax.errors import GeexError
 from geex_jax.models import ModelConfig, Transformer
 from geex_jax.parallel import make_mesh
 from geex_jax.quantize import quantize_params
+from tests.models.running import init
 
 CONFIG = ModelConfig(
     vocab_size=64, context_length=16, d_model=32, num_layers=2, num_heads=4, d_ff=64
@@ -24,7 +25,7 @@ CONFIG = ModelConfig(
 
 @pytest.fixture
 def params():
-    return Transformer(CONFIG).init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+    return init(Transformer(CONFIG), jnp.zeros((1, 1), jnp.int32))
 
 
 @pytest.mark.parametrize("bits", [0, 8, 4])

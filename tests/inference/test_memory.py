@@ -12,6 +12,8 @@ from geex_jax.models import ModelConfig, Transformer
 from geex_jax.quantize import quantize_params, size_in_bytes
 from tests.inference.helpers import ByteTokenizer
 
+pytestmark = pytest.mark.optimized
+
 CONFIG = ModelConfig(
     vocab_size=256, context_length=64, d_model=128, num_heads=2, num_layers=12, d_ff=512
 )

@@ -12,6 +12,8 @@ from geex_jax.parallel import make_mesh
 from geex_jax.training.config import default_config
 from geex_jax.training.program import train_program
 
+pytestmark = pytest.mark.optimized
+
 ALONE = {
     "TPU_SKIP_MDS_QUERY": "1",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "true",

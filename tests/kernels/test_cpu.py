@@ -9,6 +9,8 @@ from geex_jax.kernels import cpu, float_dot, lookup, quantized_matmul
 from geex_jax.kernels.quantized import reference
 from geex_jax.quantize import quantize_kernel
 
+pytestmark = pytest.mark.optimized
+
 RANDOM = np.random.default_rng(0)
 
 

@@ -18,6 +18,8 @@ from geex_jax.models.cache import append
 from geex_jax.parallel import make_mesh, use_mesh
 from tests.kernels.test_ahead_of_time import ALONE, FAST
 
+pytestmark = pytest.mark.optimized
+
 ONE = {"v5e": "v5e:2x2", "v6e": "v6e:2x2", "v5p": "v5p:2x2x1"}
 
 

@@ -8,6 +8,7 @@ import optax
 from geex_jax.kernels import int8_matmul
 from geex_jax.kernels.int8_matmul import quantize
 from geex_jax.models import ModelConfig, Transformer
+from tests.models.running import init
 
 CONFIG = ModelConfig(
     vocab_size=64, context_length=16, d_model=32, num_layers=1, num_heads=2, d_ff=64
@@ -52,7 +53,7 @@ def test_forward_and_input_gradient_are_int8_the_weights_gradient_is_not():
 
 def test_a_tiny_model_learns_as_well():
     tokens = ((jnp.arange(8)[:, None] * 5 + 3 * jnp.arange(16)) % 64).astype(jnp.int32)
-    params = Transformer(CONFIG).init(jax.random.key(0), tokens)["params"]
+    params = init(Transformer(CONFIG), tokens)
     optimizer = optax.adam(1e-2)
 
     def losses(config):

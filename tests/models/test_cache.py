@@ -12,6 +12,7 @@ from geex_jax.models import ModelConfig, Transformer, init_cache
 from geex_jax.models.cache import append, read
 from geex_jax.models.stack import read_in_place
 from geex_jax.quantize import quantize_params
+from tests.models.running import apply, init
 
 SIZES: dict[str, Any] = {
     "vocab_size": 64,
@@ -31,7 +32,7 @@ LENGTHS = jnp.array([12, 7], jnp.int32)
 
 
 def parameters(config):
-    return jax.jit(Transformer(config).init)(jax.random.key(0), TOKENS)["params"]
+    return init(Transformer(config), TOKENS)
 
 
 def cached(config, params, parts, fresh=False) -> Any:
@@ -39,9 +40,9 @@ def cached(config, params, parts, fresh=False) -> Any:
     cache, start, found = init_cache(config, 2, 16), 0, None
     for size in parts:
         lengths = jnp.clip(LENGTHS - start, 0, size)
-        taken: Any = Transformer(config).apply(
-            {"params": params}, TOKENS[:, start : start + size], lengths, cache, fresh,
-            method="prefill",
+        taken: Any = apply(
+            Transformer(config), params, TOKENS[:, start : start + size], lengths, cache,
+            fresh=fresh, method="prefill",
         )  # fmt: skip
         logits, cache = taken
         keep = (lengths > 0)[:, None]
@@ -54,7 +55,7 @@ def cached(config, params, parts, fresh=False) -> Any:
 @pytest.mark.parametrize("held", ["model", "int8"])
 def test_prompts_enter_whole_or_in_parts_and_give_the_logits_of_a_plain_pass(config, held):
     params = parameters(config)
-    plain: Any = Transformer(config).apply({"params": params}, TOKENS)
+    plain: Any = apply(Transformer(config), params, TOKENS)
     want = plain[jnp.arange(2), LENGTHS - 1]
     config = config.replace(kv_cache=held)
     tolerance = (0.03 if held == "int8" else 1e-4) * float(jnp.abs(want).max())
@@ -67,10 +68,10 @@ def test_prompts_enter_whole_or_in_parts_and_give_the_logits_of_a_plain_pass(con
     assert [x.dtype for x in whole.arrays] == (
         [jnp.int8] * 2 + [jnp.float32] * 2 if held == "int8" else [jnp.float32] * 2
     )
-    step: Any = Transformer(config).apply({"params": params}, TOKENS[:, :1], kv_cache=whole)
+    step: Any = apply(Transformer(config), params, TOKENS[:, :1], kv_cache=whole)
     exact = dataclasses.replace(config, kv_cache="model")
     _, other = cached(exact, params, [12], fresh=True)
-    true: Any = Transformer(exact).apply({"params": params}, TOKENS[:, :1], kv_cache=other)
+    true: Any = apply(Transformer(exact), params, TOKENS[:, :1], kv_cache=other)
     np.testing.assert_allclose(step[0], true[0], atol=tolerance)
 
 

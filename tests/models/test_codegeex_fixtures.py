@@ -9,6 +9,7 @@ import pytest
 
 from geex_jax.checkpoints import codegeex
 from geex_jax.models import Transformer, init_cache, unstack_layers
+from tests.models.running import apply
 
 ATOL = 2e-4
 
@@ -27,7 +28,7 @@ def test_logits_of_full_context_short_rows_and_one_token(reference):
     folder, model, params = reference
     data = np.load(folder / "forward.npz")
     for case in "abc":
-        logits = model.apply({"params": params}, jnp.asarray(data[f"tokens_{case}"], jnp.int32))
+        logits = apply(model, params, jnp.asarray(data[f"tokens_{case}"], jnp.int32))
         np.testing.assert_allclose(logits, data[f"logits_{case}"], atol=ATOL, rtol=0)
 
 
@@ -35,7 +36,7 @@ def test_unstacked_layers_give_the_same_logits(reference):
     folder, model, params = reference
     data = np.load(folder / "forward.npz")
     loose = Transformer(model.config.replace(scan_layers=False))
-    logits = loose.apply({"params": unstack_layers(params)}, jnp.asarray(data["tokens_b"]))
+    logits = apply(loose, unstack_layers(params), jnp.asarray(data["tokens_b"]))
     np.testing.assert_allclose(logits, data["logits_b"], atol=ATOL, rtol=0)
 
 
@@ -43,9 +44,7 @@ def test_hidden_states_after_every_part(reference):
     folder, model, params = reference
     data = np.load(folder / "forward.npz")
     tokens = jnp.asarray(data["tokens_b"])
-    hidden, state = model.apply(
-        {"params": params}, tokens, method="hidden", mutable=["intermediates"]
-    )
+    hidden, state = apply(model, params, tokens, method="hidden", mutable=("intermediates",))
     got = state["intermediates"]
     np.testing.assert_allclose(hidden, data["hidden_b_top"], atol=ATOL, rtol=0)
     np.testing.assert_allclose(got["embedded"][0], data["hidden_b_emb"], atol=ATOL, rtol=0)
@@ -68,7 +67,7 @@ def test_packed_documents_do_not_see_each_other(reference):
     # The end-of-document token belongs to the document before it.
     ends = tokens == data["eod_id_d"]
     segments = 1 + np.cumsum(np.pad(ends, ((0, 0), (1, 0)))[:, :-1], axis=1)
-    logits = model.apply({"params": params}, jnp.asarray(tokens), segment_ids=jnp.asarray(segments))
+    logits = apply(model, params, jnp.asarray(tokens), segment_ids=jnp.asarray(segments))
     np.testing.assert_allclose(logits, data["logits_d_packed"], atol=ATOL, rtol=0)
 
 
@@ -76,12 +75,11 @@ def test_cache_prefill_then_one_token_at_a_time(reference):
     folder, model, params = reference
     data, forward = np.load(folder / "cache.npz"), np.load(folder / "forward.npz")
     tokens, prefill = jnp.asarray(forward["tokens_b"]), int(data["prefill_len"])
-    step = jax.jit(lambda t, c: model.apply({"params": params}, t, kv_cache=c))
     cache = init_cache(model.config, tokens.shape[0], tokens.shape[1])
-    logits, cache = step(tokens[:, :prefill], cache)
+    logits, cache = apply(model, params, tokens[:, :prefill], kv_cache=cache)
     rows = [logits]
     for i in range(prefill, tokens.shape[1]):
-        logits, cache = step(tokens[:, i : i + 1], cache)
+        logits, cache = apply(model, params, tokens[:, i : i + 1], kv_cache=cache)
         rows.append(logits)
     got = np.concatenate(rows, axis=1)
     np.testing.assert_allclose(got, data["logits_incremental"], atol=ATOL, rtol=0)
@@ -93,7 +91,7 @@ def test_cached_keys_and_values_are_the_official_ones(reference):
     data, forward = np.load(folder / "cache.npz"), np.load(folder / "forward.npz")
     tokens, config = jnp.asarray(forward["tokens_b"]), model.config
     full = init_cache(config, *tokens.shape)
-    _, cache = model.apply({"params": params}, tokens, kv_cache=full)
+    _, cache = apply(model, params, tokens, kv_cache=full)
     prefill, heads = int(data["prefill_len"]), (config.num_heads, config.head_width)
     for ours, theirs in ((cache.key, "key"), (cache.value, "value")):
         # Ours [blocks, B, S, heads * width]; the official layout is [S, B, heads, width].
@@ -110,11 +108,11 @@ def test_rows_of_different_lengths_need_padding_on_the_right_only(reference):
     tokens = jnp.asarray(np.load(folder / "forward.npz")["tokens_b"])
     lengths = jnp.array([5, 37, 20], jnp.int32)
     cache = init_cache(model.config, 3, 40)
-    _, cache = model.apply({"params": params}, tokens, kv_cache=cache)
+    _, cache = apply(model, params, tokens, kv_cache=cache)
     cache = cache.replace(length=lengths)
     new = jnp.array([[7], [8], [9]], jnp.int32)
-    logits, _ = model.apply({"params": params}, new, kv_cache=cache)
+    logits, _ = apply(model, params, new, kv_cache=cache)
     for row, length in enumerate([5, 37, 20]):
         alone = jnp.concatenate([tokens[row, :length], new[row]])[None]
-        expected = model.apply({"params": params}, alone)[0, -1]
+        expected = apply(model, params, alone)[0, -1]
         np.testing.assert_allclose(logits[row, 0], expected, atol=ATOL)

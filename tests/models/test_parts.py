@@ -18,6 +18,7 @@ from geex_jax.models import (
 )
 from geex_jax.models.layers import fast_gelu, rotary_tables, rotate, sinusoid
 from geex_jax.quantize.weights import quantize_params
+from tests.models.running import apply, init
 
 SMALL = ModelConfig(
     vocab_size=64, context_length=32, d_model=32, num_layers=2, num_heads=4, d_ff=64
@@ -61,11 +62,12 @@ PARTS = {
 }  # fmt: skip
 
 
+@functools.cache
 def build(name):
     config = SMALL.replace(**PARTS[name])
     model = Transformer(config)
     tokens = jax.random.randint(jax.random.key(1), (2, 12), 0, 64)
-    params = model.init(jax.random.key(0), tokens)["params"]
+    params = init(model, tokens)
     # Larger weights: with the initial ones a wrong mask would change next to nothing.
     params = jax.tree.map(lambda x: x * 5 if x.ndim > 1 else x, params)
     return model, params, tokens
@@ -74,13 +76,12 @@ def build(name):
 @pytest.mark.parametrize("name", PARTS)
 def test_cache_decode_equals_the_full_pass(name):
     model, params, tokens = build(name)
-    full = model.apply({"params": params}, tokens)
+    full = apply(model, params, tokens)
     cache = init_cache(model.config, 2, 16)
-    first, cache = model.apply({"params": params}, tokens[:, :5], kv_cache=cache)
-    step = jax.jit(lambda t, c: model.apply({"params": params}, t, kv_cache=c))
+    first, cache = apply(model, params, tokens[:, :5], kv_cache=cache)
     parts = [first]
     for i in range(5, 12):
-        logits, cache = step(tokens[:, i : i + 1], cache)
+        logits, cache = apply(model, params, tokens[:, i : i + 1], kv_cache=cache)
         parts.append(logits)
     np.testing.assert_allclose(np.concatenate(parts, 1), full, atol=2e-4, rtol=1e-4)
     assert cache.length.tolist() == [12, 12]
@@ -90,8 +91,8 @@ def test_cache_decode_equals_the_full_pass(name):
 def test_unstacking_and_stacking_layers(name):
     model, params, tokens = build(name)
     loose = Transformer(model.config.replace(scan_layers=False))
-    out = loose.apply({"params": unstack_layers(params)}, tokens)
-    np.testing.assert_allclose(out, model.apply({"params": params}, tokens), atol=2e-5, rtol=1e-5)
+    out = apply(loose, unstack_layers(params), tokens)
+    np.testing.assert_allclose(out, apply(model, params, tokens), atol=2e-5, rtol=1e-5)
     again = stack_layers(unstack_layers(params))
     jax.tree.map(np.testing.assert_array_equal, again, params)
 
@@ -101,9 +102,9 @@ def test_packed_segments_equal_documents_alone(name):
     model, params, tokens = build(name)
     packed = jnp.concatenate([tokens[:1, :7], tokens[1:, :5]], axis=1)
     segments = jnp.array([[1] * 7 + [2] * 5])
-    logits = model.apply({"params": params}, packed, segment_ids=segments)
-    first = model.apply({"params": params}, tokens[:1, :7])
-    second = model.apply({"params": params}, tokens[1:, :5])
+    logits = apply(model, params, packed, segment_ids=segments)
+    first = apply(model, params, tokens[:1, :7])
+    second = apply(model, params, tokens[1:, :5])
     np.testing.assert_allclose(logits[:, :7], first, atol=1e-4, rtol=1e-4)
     np.testing.assert_allclose(logits[:, 7:], second, atol=1e-4, rtol=1e-4)
 
@@ -112,9 +113,11 @@ def test_packed_segments_equal_documents_alone(name):
 def test_causality_by_gradients(name):
     model, params, tokens = build(name)
     config = model.config
-    vectors = model.apply({"params": params}, tokens[:1], method=lambda m, t: m.embedding.tokens[t])
+    vectors = params["embedding"]["tokens"][tokens[:1]]
 
-    def logits(vectors, at):  # the embedding of each position, as if it were its own token
+    @jax.jit
+    @jax.grad
+    def gradient(vectors, at):  # the embedding of each position, as if it were its own token
         table = jnp.zeros((64, config.d_model)).at[:12].set(vectors[0])
         tree = {**params, "embedding": {**params["embedding"], "tokens": table}}
         if config.tied_head:
@@ -124,7 +127,7 @@ def test_causality_by_gradients(name):
 
     window = config.sliding_window
     for at in (0, 5, 11):
-        norms = np.linalg.norm(jax.grad(logits)(vectors, at)[0], axis=-1)
+        norms = np.linalg.norm(gradient(vectors, at)[0], axis=-1)
         assert (norms[at + 1 :] == 0).all()
         assert norms[at] > 0
         if window is None or at < window or config.window_from_layer > 0:
@@ -175,8 +178,8 @@ def test_the_bias_of_a_head_is_added_to_logits(tied):
     assert set(shapes["head"]) == ({"bias"} if tied else {"bias", "kernel"})
     kernel = {} if tied else {"kernel": params["embedding"]["tokens"].T}
     with_bias = {**params, "head": {"bias": bias, **kernel}}
-    logits = jax.jit(Transformer(config).apply)({"params": with_bias}, tokens)
-    expected = jax.jit(plain.apply)({"params": params}, tokens) + bias
+    logits = apply(Transformer(config), with_bias, tokens)
+    expected = apply(plain, params, tokens) + bias
     np.testing.assert_allclose(logits, expected, atol=1e-4)
     # Quantizing leaves the head alone.
     assert quantize_params(with_bias)["head"]["bias"] is bias
@@ -187,7 +190,7 @@ def test_bfloat16_logits_are_not_rounded_to_bfloat16(tied):
     model, params, tokens = build("llama")
     config = model.config.replace(tied_head=tied, head_bias=True, dtype="bfloat16")
     params = {**params, "head": {**params["head"], "bias": jnp.zeros(64)}}
-    logits = jax.jit(Transformer(config).apply)({"params": params}, tokens)
+    logits = apply(Transformer(config), params, tokens)
     assert logits.dtype == jnp.float32
     assert (logits != logits.astype(jnp.bfloat16).astype(jnp.float32)).mean() > 0.9
 
@@ -240,7 +243,7 @@ def test_too_many_tokens_for_the_context():
 def test_bfloat16_logits_are_close():
     model, params, tokens = build("codegeex")
     half = Transformer(model.config.replace(dtype="bfloat16"))
-    full = model.apply({"params": params}, tokens)
-    got = half.apply({"params": params}, tokens)
+    full = apply(model, params, tokens)
+    got = apply(half, params, tokens)
     assert got.dtype == jnp.float32
     assert float(jnp.abs(got - full).max()) < 0.05 * float(jnp.abs(full).max())

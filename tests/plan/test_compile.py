@@ -12,6 +12,8 @@ from geex_jax.plan import jobs
 from geex_jax.plan.roofline import roofline
 from geex_jax.plan.topology import parse
 
+pytestmark = pytest.mark.optimized
+
 TINY = str(pathlib.Path(__file__).parent / "tiny.py")
 TRAIN = ["plan", "--config", TINY, "--topology", "v5e:2x2", "--fast"]
 

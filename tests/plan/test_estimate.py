@@ -15,6 +15,8 @@ from geex_jax.plan.search import candidates
 from geex_jax.plan.topology import parse
 from geex_jax.training.metrics import count_params
 
+pytestmark = pytest.mark.optimized
+
 HERE = pathlib.Path(__file__).parent
 TINY = str(HERE / "tiny.py")
 BIG = str(HERE.parent.parent / "experiments" / "codegeex_13b.py")

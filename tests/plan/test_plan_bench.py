@@ -8,6 +8,8 @@ from geex_jax.benchmark import plan_bench
 from geex_jax.cli import main
 from geex_jax.plan.jobs import Job
 
+pytestmark = pytest.mark.optimized
+
 TINY = str(pathlib.Path(__file__).parent / "tiny.py")
 
 

@@ -24,19 +24,12 @@ from geex_jax.cli import serve as verb
 from geex_jax.errors import GeexError
 from geex_jax.inference import generate, prepare
 from geex_jax.serving.loading import Wanted, describe, load
+from tests import xla
 from tests.serving.servers import wait_for
 from tests.serving.tiny import CONFIG, write_model
 
 MIXED = "(value|output|down)=int8,(query|key|up)=int4-g32,.*=float"
 REPO = pathlib.Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """As in the server below: these programs compile for longer than they run."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +40,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(folder, tmp_path_factory):
     """(process, client)."""
-    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    quick = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": xla.flags()}
     cache = {"GEEX_CACHE": str(tmp_path_factory.mktemp("cache"))}
     command = [sys.executable, "-m", "geex_jax", "serve", "--checkpoint", f"small={folder}",
                "--port", "0", "--slots", "4", "--max-waiting", "200",

@@ -11,6 +11,7 @@ import sys
 import time
 
 from geex_jax.training.metrics import read_metrics
+from tests import xla
 
 REPO = pathlib.Path(__file__).parent.parent.parent
 EXPERIMENT = """
@@ -36,8 +37,6 @@ def get_config():
     config.log.every = 1
     return config
 """
-# Optimizing code that runs for a second costs more than it saves.
-FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 def write_experiment(
@@ -64,7 +63,7 @@ class Group:
             **os.environ,
             "JAX_PLATFORMS": "cpu",
             "PYTHONPATH": str(REPO),
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {FAST_COMPILE}",
+            "XLA_FLAGS": xla.flags(devices),
             "GEEX_COORDINATOR": f"127.0.0.1:{port}",
             "GEEX_PROCESSES": str(count),
             "GEEX_START_TIMEOUT": "300",

@@ -19,6 +19,7 @@ from geex_jax.checkpoints.store import saved_steps
 from geex_jax.errors import GeexError
 from geex_jax.training import loop
 from geex_jax.training.metrics import read_metrics
+from tests import xla
 
 STEPS = 12
 EXPERIMENT = """
@@ -51,7 +52,7 @@ def experiment(tmp_path_factory, prepared) -> pathlib.Path:
 
 
 def start(experiment, workdir, *extra) -> subprocess.Popen:
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": xla.flags()}
     command = [sys.executable, "-m", "geex_jax", "train", f"--config={experiment}"]
     return subprocess.Popen(
         [*command, f"--workdir={workdir}", *extra],

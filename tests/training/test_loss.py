@@ -11,6 +11,7 @@ from geex_jax.checkpoints import codegeex
 from geex_jax.checkpoints.families.codegeex import FAMILY
 from geex_jax.models import ModelConfig, Transformer
 from geex_jax.training.loss import cross_entropy, loss_fn
+from tests.models.running import init
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +107,7 @@ def test_the_bias_of_a_head_counts(tied):
     model = Transformer(config)
     rows = np.random.default_rng(0).integers(0, 40, (2, 9))
     batch = batch_of(rows, np.ones((2, 8)))
-    params = model.init(jax.random.key(0), batch["tokens"])["params"]
+    params = init(model, batch["tokens"])
     params["head"]["bias"] = jax.random.normal(jax.random.key(1), (40,))
 
     def plain(params):

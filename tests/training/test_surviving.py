@@ -33,7 +33,8 @@ def state():
         vocab_size=128, context_length=16, num_layers=LAYERS, d_model=16, num_heads=2, d_ff=32
     )
     assert shape.top_query_layer and shape.scan_layers
-    return init_state(Transformer(shape), make_optimizer(OptimizerConfig()), 0, StepConfig())
+    model, optimizer = Transformer(shape), make_optimizer(OptimizerConfig())
+    return jax.jit(lambda: init_state(model, optimizer, 0, StepConfig()))()
 
 
 @pytest.fixture(scope="module")
