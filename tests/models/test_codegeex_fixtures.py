@@ -12,6 +12,7 @@ from geex_jax.models import Transformer, init_cache, unstack_layers
 from tests.models.running import apply
 
 ATOL = 2e-4
+pytestmark = pytest.mark.optimized  # as a user's process computes
 
 
 @pytest.fixture(scope="module")
