@@ -28,11 +28,11 @@ class Block(nn.Module):
     @nn.compact
     def __call__(
         self,
-        carry: tuple[jax.Array, KVCache | None, jax.Array],
+        carry: tuple[jax.Array, KVCache | None, jax.Array | int],
         context: Context,
         query_input: jax.Array | None = None,
         last: jax.Array | None = None,
-    ) -> tuple[tuple[jax.Array, KVCache | None, jax.Array], None]:
+    ) -> tuple[tuple[jax.Array, KVCache | None, jax.Array | int], None]:
         """Carry is x [B, T, D], the cache or None, and this block's index.
 
         With `last`, int32 [B], the result is [B, 1, D]: of all positions there are keys and
