@@ -12,6 +12,7 @@ from tests import xla
 # Eight simulated devices, set before jax is imported anywhere; each test says how many it uses.
 # Flags that are given come last and win.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("GEEX_KERNELS", "off")  # whoever has built them; their own tests do
 os.environ["XLA_FLAGS"] = f"{xla.flags(8)} {os.environ.get('XLA_FLAGS', '')}".strip()
 
 REPO = pathlib.Path(__file__).parent.parent
