@@ -52,9 +52,7 @@ class Form:
         if self.policy is not None:
             if is_quantized(tree):
                 raise GeexError(f"{path} is quantized already", "take it without another policy")
-            tree = jax.eval_shape(
-                lambda t: quantize_params(t, self.policy or 8, self.rounding), tree
-            )
+            tree = jax.eval_shape(self.quantized, tree)
         if self.changes.get("activations") == "int8" and not is_quantized(tree):
             raise GeexError(
                 f"int8 activations, and no weight of {path} is quantized", "add a policy: int8, say"

@@ -186,6 +186,6 @@ def _scores(rows: jax.Array, keys: jax.Array) -> jax.Array:
     """Rows [B, R, F] by keys [B, S, F], in float32 [B, R, S]."""
     if platform() != "cpu":
         return jnp.einsum("brf,bsf->brs", rows, keys, preferred_element_type=jnp.float32)
-    # A CPU packs a product's second operand: not the keys. See `cpu.int8_dot`.
+    # A CPU packs a product's second operand: not the keys. See `cpu._kernel_first`.
     scores = jnp.einsum("bsf,brf->bsr", keys, rows, preferred_element_type=jnp.float32)
     return jnp.swapaxes(jax.lax.optimization_barrier(scores), 1, 2)

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from geex_jax.kernels import Stacked, pallas_wanted
@@ -20,7 +19,7 @@ from geex_jax.models.blocks import Block
 from geex_jax.models.cache import KVCache
 from geex_jax.models.config import ModelConfig
 
-Carry = tuple[jax.Array, KVCache | None, jax.Array | int]
+Carry = tuple[jax.Array, KVCache | None, jax.Array]
 
 
 def read_in_place(stack: Mapping[str, Any]) -> set[tuple[str, ...]]:
@@ -57,8 +56,7 @@ def scan_in_place(
     block = Block(config, parent=None)
 
     def step(carry: Carry, sliced: Any) -> tuple[Carry, None]:
-        index = jnp.asarray(carry[2])
-        held = {path: Stacked(leaves[path], index) for path in whole}
+        held = {path: Stacked(leaves[path], carry[2]) for path in whole}
         params = unflatten_dict({**sliced, **held})
         passed: Any = block.apply({"params": params}, carry, context)
         return passed[0], None

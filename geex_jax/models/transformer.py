@@ -229,7 +229,8 @@ class Transformer(nn.Module):
         self, x: jax.Array, cache: KVCache | None, context: Context
     ) -> tuple[jax.Array, KVCache | None]:
         split = cache is not None and cache.split  # then an index has to be a number
-        carry = (x, cache, 0 if split else jnp.zeros((), jnp.int32))
+        first: Any = 0 if split else jnp.zeros((), jnp.int32)
+        carry = (x, cache, first)
         watched = self.is_mutable_collection("intermediates") or self.has_rng("dropout")
         stack = self.variables.get("params", {}).get("layers", {})
         if not self.config.scan_layers:

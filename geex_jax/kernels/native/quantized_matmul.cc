@@ -258,22 +258,18 @@ ffi::Error Int4Matmul(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer
   return Matmul<4>(pool, x, weights, scale, y, limbs);
 }
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(geex_int8_matmul, Int8Matmul,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Arg<ffi::Buffer<ffi::S8>>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Ret<ffi::Buffer<ffi::F32>>()
-                                  .Attr<int64_t>("limbs"));
+template <ffi::DataType kWeights>
+auto Binding() {
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .Arg<ffi::Buffer<ffi::F32>>()
+      .template Arg<ffi::Buffer<kWeights>>()
+      .template Arg<ffi::Buffer<ffi::F32>>()
+      .template Ret<ffi::Buffer<ffi::F32>>()
+      .template Attr<int64_t>("limbs");
+}
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(geex_int4_matmul, Int4Matmul,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Arg<ffi::Buffer<ffi::U8>>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Ret<ffi::Buffer<ffi::F32>>()
-                                  .Attr<int64_t>("limbs"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(geex_int8_matmul, Int8Matmul, Binding<ffi::S8>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(geex_int4_matmul, Int4Matmul, Binding<ffi::U8>());
 
 }  // namespace geex
